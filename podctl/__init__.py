@@ -1,0 +1,1 @@
+"""podctl: the command line of Podplane, with kubectl's habits."""
