@@ -1,0 +1,113 @@
+"""A pod's namespaces and mounts, pinned below one directory: the pause sandbox without a pause process.
+
+    <directory>/net, uts, ipc    bind mounts of the namespaces: they live as long as these
+    <directory>/shm              the pod's /dev/shm
+    <directory>/mqueue           the pod's /dev/mqueue
+
+Everything blocks, and `enter` changes the calling thread for good: call it in a thread that ends afterwards.
+Raises OSError. Sources: namespaces(7), mq_overview(7).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from nodeagent import syscalls
+
+NAMESPACES = {"net": syscalls.CLONE_NEWNET, "uts": syscalls.CLONE_NEWUTS, "ipc": syscalls.CLONE_NEWIPC}
+_QUIET = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+_SHM_SIZE = "65536k"
+
+
+def ensure_private(directory: Path) -> None:
+    """See to it that mounts below directory do not travel to other mount namespaces.
+
+    On a systemd machine `/` is shared: a pin would be copied into every service's namespace and outlive its removal.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if _is_shared(directory):
+        if not is_mounted(directory):
+            syscalls.mount(directory, directory, None, syscalls.MS_BIND)
+        syscalls.mount(None, directory, None, syscalls.MS_PRIVATE)
+
+
+def _is_shared(directory: Path) -> bool:
+    """Whether the mount that holds directory propagates (proc_pid_mountinfo(5)): the last, longest matching one."""
+    shared, longest = False, -1
+    real = str(directory.resolve())
+    for line in Path("/proc/thread-self/mountinfo").read_text().splitlines():
+        fields = line.split(" ")
+        point = fields[4].encode().decode("unicode_escape")
+        below = real == point or real.startswith(point.rstrip("/") + "/")
+        if below and len(point) >= longest:
+            longest, shared = len(point), any(field.startswith("shared:") for field in fields[6 : fields.index("-")])
+    return shared
+
+
+def is_mounted(path: Path) -> bool:
+    """Whether something is mounted on path: its device differs from its directory's, or it is a bind of its own."""
+    try:
+        if path.lstat().st_dev != path.parent.lstat().st_dev:
+            return True
+    except FileNotFoundError:
+        return False
+    return path.is_dir() and os.path.ismount(path)
+
+
+def enter(directory: Path, kinds: list[str]) -> None:
+    """Move the calling thread into the pinned namespaces; make and pin them first where one is not."""
+    pins = [directory / kind for kind in kinds]
+    if pins and all(map(is_mounted, pins)):
+        for kind, pin in zip(kinds, pins, strict=True):
+            _join(pin, NAMESPACES[kind])
+        return
+    for pin in pins:
+        unmount(pin)
+    syscalls.unshare(sum(NAMESPACES[kind] for kind in kinds))
+    for kind, pin in zip(kinds, pins, strict=True):
+        pin.touch(mode=0o600)
+        syscalls.mount(f"/proc/thread-self/ns/{kind}", pin, None, syscalls.MS_BIND)
+
+
+def _join(pin: Path, kind: int) -> None:
+    fd = os.open(pin, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(fd, kind)
+    finally:
+        os.close(fd)
+
+
+def mount_ipc(directory: Path) -> None:
+    """Mount the pod's shared memory and message queues; the calling thread is in the pod's ipc namespace."""
+    for name, fstype, data in (("shm", "tmpfs", f"mode=1777,size={_SHM_SIZE}"), ("mqueue", "mqueue", "")):
+        target = directory / name
+        target.mkdir(mode=0o755, exist_ok=True)
+        if not is_mounted(target):
+            syscalls.mount(name, target, fstype, _QUIET, data)
+
+
+def unmount(path: Path) -> None:
+    """Take off everything that is mounted on path, however often; nothing to do where nothing is."""
+    while True:
+        try:
+            syscalls.umount2(path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                return
+            raise
+
+
+def remove(directory: Path) -> None:
+    """Remove the pins, the mounts and the directory, in whatever state they are."""
+    for name in (*NAMESPACES, "shm", "mqueue"):
+        unmount(directory / name)
+    if not directory.exists():
+        return
+    for entry in directory.iterdir():
+        if entry.is_dir():
+            entry.rmdir()  # ours hold nothing once unmounted: anything else is worth an error
+        else:
+            entry.unlink()
+    directory.rmdir()

@@ -1,0 +1,166 @@
+"""The sandboxes of a node: made, removed and found again by pod uid and attempt.
+
+    run/sandboxes/<uid>_<attempt>/{net,uts,ipc}, shm/, mqueue/     what stands (namespaces.py)
+                                  made                             written last: what was asked for
+
+Owns these directories; never decides when a sandbox is made or removed and keeps no memory of its own: every answer
+comes from the directory and the kernel, so that a restarted agent finds what the last one left. Each step is
+idempotent; one sandbox at a time is worked on by one caller. Fails with SandboxFailure; what is half made then is
+finished by another create, or taken away by remove.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import json
+import os
+import socket
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from nodeagent.sandbox import namespaces, sysctl
+from nodeagent.sandbox.failure import SandboxFailure
+from nodeagent.sandbox.network import Network
+from nodeagent.sandbox.threads import in_fresh_thread
+from nodeagent.types import Sandbox, SandboxRequest
+
+__all__ = ["SandboxFailure", "Sandboxes"]
+
+_MADE = "made"
+
+
+class Sandboxes:
+    """Every sandbox below run. `network` is None where the node runs host-network pods only."""
+
+    def __init__(self, run: Path, network: Network | None) -> None:
+        self._root = run / "sandboxes"
+        self._network = network
+        self._private = False
+        self._busy: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def create(self, request: SandboxRequest) -> Sandbox:
+        """Make the sandbox, or finish it, or find it done. Raises SandboxFailure."""
+        async with self._alone(request.id):
+            return await in_fresh_thread(lambda: self._create(request), f"sandbox-{request.id[:8]}")
+
+    async def remove(self, pod_uid: str, attempt: int) -> None:
+        """Remove every trace of the sandbox; nothing to do where there is none. Raises SandboxFailure."""
+        name = f"{pod_uid}_{attempt}"
+        async with self._alone(name):
+            await in_fresh_thread(lambda: self._remove(pod_uid, attempt), f"unsandbox-{name[:8]}")
+
+    async def list(self) -> builtins.list[Sandbox]:
+        """Every sandbox that stands whole, by what is mounted now."""
+        return await asyncio.to_thread(self._list)
+
+    async def half_made(self) -> builtins.list[tuple[str, int]]:
+        """(pod uid, attempt) of what is neither whole nor gone: to be created again or removed."""
+        whole = {item.id for item in await self.list()}
+        names = await asyncio.to_thread(self._names)
+        split = [name.rpartition("_") for name in names if name not in whole]
+        return [(uid, int(attempt)) for uid, _, attempt in split if uid and attempt.isdigit()]
+
+    def _alone(self, name: str) -> asyncio.Lock:
+        """The lock of one sandbox; it goes when nobody holds or awaits it."""
+        return self._busy.setdefault(name, asyncio.Lock())
+
+    def _create(self, request: SandboxRequest) -> Sandbox:
+        directory = self._root / request.id
+        _check(request)
+        try:
+            if (found := _read(directory)) is not None:
+                return found
+            if not self._private:
+                namespaces.ensure_private(self._root)
+                self._private = True
+            directory.mkdir(mode=0o700, exist_ok=True)
+            self._build(request, directory)
+            (directory / f".{_MADE}").write_text(json.dumps({"address": request.address, "kinds": _kinds(request)}))
+            (directory / f".{_MADE}").rename(directory / _MADE)
+        except OSError as error:
+            raise SandboxFailure(f"cannot make the pod's sandbox: {error}") from error
+        return _sandbox(directory, request.address, _kinds(request))
+
+    def _build(self, request: SandboxRequest, directory: Path) -> None:
+        kinds = _kinds(request)
+        if kinds:
+            namespaces.enter(directory, kinds)
+        if "uts" in kinds:
+            socket.sethostname(request.hostname)
+        if "ipc" in kinds:
+            namespaces.mount_ipc(directory)
+        if "net" in kinds:
+            self._attach(request, directory)
+        for name, value in request.sysctls.items():
+            sysctl.write(name, value)
+
+    def _attach(self, request: SandboxRequest, directory: Path) -> None:
+        if self._network is None or request.address is None:
+            raise SandboxFailure("cannot make the pod's sandbox: this node has no pod network")
+        fd = os.open(directory / "net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._network.attach(fd, request.pod_uid, request.attempt, request.address)
+        finally:
+            os.close(fd)
+
+    def _remove(self, pod_uid: str, attempt: int) -> None:
+        directory = self._root / f"{pod_uid}_{attempt}"
+        try:
+            # First of all it stops being whole: a removal that is cut off here is found by half_made().
+            (directory / _MADE).unlink(missing_ok=True)
+            if self._network is not None:
+                self._network.detach(pod_uid, attempt)
+            namespaces.remove(directory)
+        except OSError as error:
+            raise SandboxFailure(f"cannot remove the pod's sandbox: {error}") from error
+
+    def _names(self) -> builtins.list[str]:
+        return sorted(entry.name for entry in self._root.iterdir()) if self._root.exists() else []
+
+    def _list(self) -> builtins.list[Sandbox]:
+        found = (_read(self._root / name) for name in self._names())
+        return [item for item in found if item is not None]
+
+
+def _kinds(request: SandboxRequest) -> list[str]:
+    """The namespaces that the pod has of its own: with the node's network it has the node's name as well."""
+    own = [] if request.host_network else ["net", "uts"]
+    return own if request.host_ipc else [*own, "ipc"]
+
+
+def _check(request: SandboxRequest) -> None:
+    for name in request.sysctls:
+        if reason := sysctl.refusal(name, request.host_network, request.host_ipc):
+            raise SandboxFailure(reason)
+    if request.id != os.path.basename(request.id) or request.pod_uid in ("", ".", ".."):
+        raise SandboxFailure(f"cannot make a sandbox for the pod uid {request.pod_uid!r}")
+
+
+def _read(directory: Path) -> Sandbox | None:
+    """The sandbox in directory, if it was finished and all that it is made of is still mounted."""
+    try:
+        made = json.loads((directory / _MADE).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    kinds = made["kinds"]
+    mounts = [*kinds, "shm", "mqueue"] if "ipc" in kinds else kinds
+    if not all(namespaces.is_mounted(directory / name) for name in mounts):
+        return None
+    return _sandbox(directory, made["address"], kinds)
+
+
+def _sandbox(directory: Path, address: str | None, kinds: list[str]) -> Sandbox:
+    pod_uid, _, attempt = directory.name.rpartition("_")
+    own = {name: directory / name for name in kinds}
+    ipc = "ipc" in own
+    return Sandbox(
+        pod_uid=pod_uid,
+        attempt=int(attempt),
+        address=address,
+        net=own.get("net"),
+        uts=own.get("uts"),
+        ipc=own.get("ipc"),
+        shm=directory / "shm" if ipc else None,
+        mqueue=directory / "mqueue" if ipc else None,
+    )

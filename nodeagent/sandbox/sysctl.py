@@ -1,0 +1,54 @@
+"""Kernel settings: those of the calling thread's namespaces by name, and which of them a pod may set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SAFE = frozenset(
+    {
+        "kernel.shm_rmid_forced",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_local_reserved_ports",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.ping_group_range",
+        "net.ipv4.tcp_fin_timeout",
+        "net.ipv4.tcp_keepalive_intvl",
+        "net.ipv4.tcp_keepalive_probes",
+        "net.ipv4.tcp_keepalive_time",
+        "net.ipv4.tcp_rmem",
+        "net.ipv4.tcp_syncookies",
+        "net.ipv4.tcp_wmem",
+    }
+)
+"""Kubernetes' safe sysctls: they are namespaced and bound to the pod ("Using sysctls in a Kubernetes Cluster")."""
+
+
+def _path(name: str) -> Path:
+    # Names come from a fixed list or hold an interface name of ours: no dots to keep.
+    return Path("/proc/sys", *name.split("."))
+
+
+def read(name: str) -> str:
+    return _path(name).read_text().strip()
+
+
+def write(name: str, value: str) -> None:
+    """Set it where it differs. Raises OSError naming what was asked."""
+    path = _path(name)
+    if path.read_text().strip() == value:
+        return
+    try:
+        path.write_text(value)
+    except OSError as error:
+        raise OSError(error.errno, f"set {name} to {value!r}: {error.strerror}") from None
+
+
+def refusal(name: str, host_network: bool, host_ipc: bool) -> str | None:
+    """Say why a pod may not set this one; None where it may."""
+    if name not in SAFE:
+        return f"forbidden sysctl: {name!r} is not one of the safe ones"
+    if host_network and name.startswith("net."):
+        return f"forbidden sysctl: {name!r} would change the node's network: the pod uses hostNetwork"
+    if host_ipc and name.startswith("kernel."):
+        return f"forbidden sysctl: {name!r} would change the node's ipc namespace: the pod uses hostIPC"
+    return None
