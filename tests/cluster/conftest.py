@@ -1,0 +1,67 @@
+"""One cluster of three nodes for the tests that share it; the heavy-handed ones make their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from devcluster.cluster import CHECKOUT, Cluster, Options
+from tests.support.api import Api
+from tests.support.images import BUSYBOX, CENTOS, NGINX
+from tests.support.registry import Registry
+
+MakeCluster = Callable[..., Cluster]
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """The image names of the usual manifests, served on every address of this machine."""
+    registry = Registry(tmp_path_factory.mktemp("registry"), "0.0.0.0")
+    registry.push(NGINX, "library/nginx:1.20.0")
+    registry.push(CENTOS, "library/centos:7.9.2009")
+    registry.push(BUSYBOX, "library/busybox:1.28")
+    yield registry
+    registry.close()
+
+
+@pytest.fixture(scope="session")
+def clusters(registry: Registry) -> Iterator[MakeCluster]:
+    """Makes clusters below .run, each removed at the end."""
+    made: list[Cluster] = []
+
+    def make(name: str, nodes: int = 3, **options: object) -> Cluster:
+        directory = CHECKOUT / ".run" / f"test-{name}"
+        Cluster(directory).down()
+        directory.mkdir(parents=True)
+        cluster = Cluster(directory)
+        mirror = directory / "registries.conf"
+        mirror.write_text(registry.mirror_at(cluster.address))
+        cluster = Cluster(directory, Options(registries_conf=mirror, **options))  # type: ignore[arg-type]
+        made.append(cluster)
+        cluster.up(nodes)
+        cluster.await_ready(nodes)
+        return cluster
+
+    yield make
+    for cluster in made:
+        cluster.down()
+
+
+@pytest.fixture(scope="session")
+def cluster(clusters: MakeCluster) -> Cluster:
+    """The shared cluster: three nodes. A test leaves it as it found it."""
+    return clusters("shared")
+
+
+@pytest.fixture
+def api(cluster: Cluster) -> Iterator[Api]:
+    """An administrator's client of the shared cluster."""
+    with client(cluster) as api:
+        yield api
+
+
+def client(cluster: Cluster, token: Path | None = None) -> Api:
+    """A client of a cluster with the administrator's token, or another."""
+    return Api(cluster.server, cluster.certificate_authority, (token or cluster.token_file).read_text())

@@ -1,0 +1,1 @@
+"""What several tests share: clients, clusters, registries, images. Real parts only."""
