@@ -1,0 +1,58 @@
+"""A pod's conditions as the kubelet computes them, and when each last changed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nodeagent.pods.state import READY, RUNNING, ContainerState, PodState
+
+NOT_INITIALIZED = "ContainersNotInitialized"
+NOT_READY = "ContainersNotReady"
+
+
+def observe(state: PodState, now: float) -> None:
+    """Note the time of every condition whose status changed."""
+    for type_, status, _, _ in conditions(state):
+        known = state.since.get(type_)
+        if known is None or known[0] != status:
+            state.since[type_] = (status, now)
+
+
+def conditions(state: PodState) -> Iterator[tuple[str, str, str, str]]:
+    """(type, status, reason, message), in the kubelet's order. PodScheduled is the scheduler's and not here."""
+    up = state.sandbox.stage == READY and not state.final
+    yield "PodReadyToStartContainers", _word(up), "", ""
+    yield ("Initialized", *_initialized(state))
+    not_ready = [container.name for container in state.apps if not is_ready(state, container)]
+    yield ("Ready", *_ready(state, not_ready))
+    yield ("ContainersReady", *_ready(state, not_ready))
+
+
+def is_ready(state: PodState, container: ContainerState) -> bool:
+    """Readiness is running, or for an init container having succeeded; probes will narrow this."""
+    if container.init:
+        return container.done
+    return container.stage == RUNNING
+
+
+def _word(value: bool) -> str:
+    return "True" if value else "False"
+
+
+def _initialized(state: PodState) -> tuple[str, str, str]:
+    if state.final == "Succeeded":
+        return "True", "PodCompleted", ""
+    missing = [container.name for container in state.init if not container.done]
+    if not missing:
+        return "True", "", ""
+    return "False", NOT_INITIALIZED, f"containers with incomplete status: [{' '.join(missing)}]"
+
+
+def _ready(state: PodState, not_ready: list[str]) -> tuple[str, str, str]:
+    if state.final == "Succeeded":
+        return "False", "PodCompleted", ""
+    if state.final == "Failed":
+        return "False", "PodFailed", ""
+    if not not_ready:
+        return "True", "", ""
+    return "False", NOT_READY, f"containers with unready status: [{' '.join(not_ready)}]"

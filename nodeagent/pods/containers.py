@@ -1,0 +1,186 @@
+"""What each event does to one container of a pod. Pure; a part of machine.py.
+
+    waiting ─► pulling ─► pulled ─► creating ─► created ─► starting ─► running ─► exited ─► (removed) ─► waiting ...
+
+An exit is recorded once per instance: whoever tells it a second time is ignored.
+"""
+
+from __future__ import annotations
+
+from nodeagent.pods import backoff
+from nodeagent.pods.effects import Effect, Tell
+from nodeagent.pods.events import (
+    ContainerCreated,
+    ContainerExited,
+    ContainerRefused,
+    ContainerRemoved,
+    ContainerStarted,
+    ContainerStartFailed,
+    ImageFailed,
+    ImageReady,
+)
+from nodeagent.pods.state import (
+    CREATED,
+    CREATING,
+    EXITED,
+    PULLED,
+    PULLING,
+    RUNNING,
+    STARTING,
+    WAITING,
+    ContainerState,
+    Ended,
+    PodState,
+)
+
+UNKNOWN_EXIT = "The container could not be located: its exit code is not known"
+
+
+class Unexpected(Exception):
+    """Nothing in flight explains the event."""
+
+
+def restart_wanted(state: PodState, container: ContainerState) -> bool:
+    """Whether the policy starts an ended container again. Init containers that succeed are done."""
+    if container.ended is None or container.done or state.final:
+        return False
+    if container.respec:
+        return True
+    failed = container.ended.code != 0
+    if container.init:
+        return failed and state.restart_policy != "Never"
+    return state.restart_policy == "Always" or (failed and state.restart_policy == "OnFailure")
+
+
+def tell(container: ContainerState, kind: str, reason: str, message: str) -> Tell:
+    """An event about a container."""
+    return Tell(kind, reason, message, container.name, container.init)
+
+
+def _find(state: PodState, name: str) -> ContainerState:
+    try:
+        return state.container(name)
+    except KeyError:
+        raise Unexpected(f"the pod has no container {name}") from None
+
+
+def image_ready(state: PodState, event: ImageReady) -> list[Effect]:
+    container = _find(state, event.container)
+    if container.stage != PULLING:  # cancelled
+        return []
+    container.stage, container.pull_failures = PULLED, 0
+    container.image_id, container.image_ref = event.id, event.ref
+    if container.reason not in ("CrashLoopBackOff", "RunContainerError"):
+        container.reason = container.message = ""
+    return [tell(container, "Normal", "Pulled", event.words)]
+
+
+def image_failed(state: PodState, event: ImageFailed) -> list[Effect]:
+    container = _find(state, event.container)
+    if container.stage != PULLING:  # cancelled
+        return []
+    container.stage, container.reason, container.message = WAITING, event.reason, event.message
+    container.pull_failures += 1
+    container.seen_at = event.at
+    pulls = event.reason in ("ErrImagePull", "RegistryUnavailable")
+    wait = backoff.doubling(container.pull_failures) if pulls else backoff.RETRY_CREATE
+    container.retry_at = event.at + wait
+    words = f'Failed to pull image "{container.image}": {event.message}' if pulls else event.message
+    return [tell(container, "Warning", "Failed", words), tell(container, "Warning", "Failed", f"Error: {event.reason}")]
+
+
+def created(state: PodState, event: ContainerCreated) -> list[Effect]:
+    container = _find(state, event.container)
+    if container.stage != CREATING or container.attempt != event.attempt:
+        raise Unexpected(f"{event.container} attempt {event.attempt} was not being created")
+    container.stage, container.pid = CREATED, event.pid
+    return [tell(container, "Normal", "Created", f"Created container {container.name}")]
+
+
+def refused(state: PodState, event: ContainerRefused) -> list[Effect]:
+    container = _find(state, event.container)
+    if container.stage != CREATING or container.attempt != event.attempt:
+        raise Unexpected(f"{event.container} attempt {event.attempt} was not being created")
+    if event.reason == "RunContainerError":
+        container.stage = STARTING
+        return start_failed(state, ContainerStartFailed(event.at, event.container, event.attempt, event.message))
+    container.stage, container.reason, container.message = WAITING, event.reason, event.message
+    container.retry_at = event.at + backoff.RETRY_CREATE
+    return [tell(container, "Warning", "Failed", f"Error: {event.message}")]
+
+
+def started(state: PodState, event: ContainerStarted) -> list[Effect]:
+    container = _find(state, event.container)
+    if container.attempt == event.attempt and container.stage == EXITED:
+        return []
+    if container.stage != STARTING or container.attempt != event.attempt:
+        raise Unexpected(f"{event.container} attempt {event.attempt} was not being started")
+    return mark_started(container, event.at)
+
+
+def mark_started(container: ContainerState, at: float) -> list[Effect]:
+    """The instance runs from `at` on."""
+    container.stage, container.started_at = RUNNING, at
+    container.reason = container.message = ""
+    if container.ended is not None:
+        container.last, container.ended = container.ended, None
+    container.restarts = container.exits
+    container.respec = False
+    container.term_at = container.kill_at = container.killed_at = 0.0
+    return [tell(container, "Normal", "Started", f"Started container {container.name}")]
+
+
+def start_failed(state: PodState, event: ContainerStartFailed) -> list[Effect]:
+    container = _find(state, event.container)
+    if container.stage != STARTING or container.attempt != event.attempt:
+        raise Unexpected(f"{event.container} attempt {event.attempt} was not being started")
+    _end(container, Ended(128, "StartError", event.message, 0.0, event.at, event.attempt), event.at)
+    if restart_wanted(state, container):
+        container.reason, container.message = "RunContainerError", event.message
+    return [tell(container, "Warning", "Failed", f"Error: {event.message}")]
+
+
+def exited(state: PodState, event: ContainerExited) -> list[Effect]:
+    container = _find(state, event.container)
+    if event.attempt != container.attempt or not container.live:  # told twice, or of an older instance
+        return []
+    known = event.code is not None
+    code = event.code if event.code is not None else 137
+    reason = "OOMKilled" if event.oom else ("Completed" if code == 0 else "Error")
+    ended = Ended(
+        code=code,
+        reason=reason if known else "ContainerStatusUnknown",
+        message=event.message if known else (event.message or UNKNOWN_EXIT),
+        started_at=container.started_at if container.stage == RUNNING else event.at,
+        finished_at=event.finished_at or event.at,
+        attempt=event.attempt,
+    )
+    _end(container, ended, event.at)
+    container.done = container.init and code == 0 and known and not container.respec
+    return []
+
+
+def _end(container: ContainerState, ended: Ended, now: float) -> None:
+    """Record the instance's one terminal record, and when the next one may start."""
+    if container.ended is not None:
+        container.last = container.ended
+    if ended.started_at and ended.finished_at - ended.started_at >= backoff.HEALTHY:
+        container.crashes = 0
+    container.restarts = container.exits
+    container.ended, container.stage, container.pid = ended, EXITED, 0
+    container.reason = container.message = ""
+    container.exits += 1
+    container.seen_at = now
+    if container.respec:
+        container.crashes, container.retry_at = 0, now
+        return
+    container.retry_at = ended.finished_at + backoff.restart_delay(container.crashes)
+    container.crashes += 1
+
+
+def removed(state: PodState, event: ContainerRemoved) -> list[Effect]:
+    container = _find(state, event.container)
+    if not container.removing or container.attempt != event.attempt:
+        raise Unexpected(f"{event.container} attempt {event.attempt} was not being removed")
+    container.removing = container.remains = False
+    return []

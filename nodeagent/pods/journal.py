@@ -1,0 +1,198 @@
+"""What the agent writes down before it acts (D11): the newest state of every pod, in two append-only files.
+
+The boot journal (tmpfs) has every step and ends with the boot: a plain write, which survives SIGKILL. The durable
+journal has what must survive power loss, and is synced in groups. A record is length, checksum, JSON; the first record
+of a file says which boot it is of.
+
+Never: decides anything, or reads a spec. A torn or corrupt tail is noticed by its checksum, set aside beside the file
+with the suffix .torn and reported; what was before it is used. An I/O error (disk full) is raised: the effect that
+was to follow is then not done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nodeagent.pods import failpoints
+from nodeagent.pods.codec import durable, encode
+from nodeagent.pods.state import PodState
+
+log = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+_HEAD = struct.Struct("<II")
+_LARGEST = 16 * 1024 * 1024
+_COMPACT_AT = 4 * 1024 * 1024
+VERSION = 1
+
+
+def frame(record: Record) -> bytes:
+    """One record as it stands in the file."""
+    payload = json.dumps(record, separators=(",", ":")).encode()
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def frames(data: bytes) -> Iterator[tuple[int, Record]]:
+    """(offset after it, record) of every whole record, up to the first that is torn or corrupt."""
+    at = 0
+    while len(data) - at >= _HEAD.size:
+        length, checksum = _HEAD.unpack_from(data, at)
+        payload = data[at + _HEAD.size : at + _HEAD.size + length]
+        if length > _LARGEST or len(payload) < length or zlib.crc32(payload) != checksum:
+            return
+        at += _HEAD.size + length
+        yield at, json.loads(payload)
+
+
+class JournalFile:
+    """One file: an append, a compaction, what it held when it was opened. `records`: uid -> newest record."""
+
+    def __init__(self, path: Path, boot: str, *, outlives_boot: bool) -> None:
+        self.path = path
+        self.boot = boot
+        self._outlives_boot = outlives_boot
+        self.previous_boot = ""
+        self.records: dict[str, Record] = {}
+        self._size = 0
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._load()
+
+    def _load(self) -> None:
+        data = self.path.read_bytes()
+        good = 0
+        for good, record in frames(data):
+            if "boot" in record:
+                self.previous_boot = record["boot"]
+            elif record["state"] is None:
+                self.records.pop(record["uid"], None)
+            else:
+                self.records[record["uid"]] = record["state"]
+        if good < len(data):
+            self._set_aside(data[good:], good)
+        self._size = good
+        if self.previous_boot != self.boot:
+            if not self._outlives_boot:  # the directory is no tmpfs: what it holds ended with the last boot
+                os.ftruncate(self._file, 0)
+                self._size = 0
+                self.records.clear()
+            self._write(frame({"boot": self.boot, "version": VERSION}))
+
+    def _set_aside(self, tail: bytes, good: int) -> None:
+        aside = self.path.with_name(self.path.name + ".torn")
+        aside.write_bytes(tail)
+        aside.chmod(0o600)
+        os.ftruncate(self._file, good)
+        log.warning("journal %s is torn: %d bytes set aside in %s", self.path, len(tail), aside)
+
+    def append(self, uid: str, state: Record | None) -> None:
+        """Write the newest state of a pod; None forgets it."""
+        if state is None:
+            self.records.pop(uid, None)
+        else:
+            self.records[uid] = state
+        self._write(frame({"uid": uid, "state": state}))
+        if self._size > _COMPACT_AT:
+            self.compact()
+
+    def _write(self, data: bytes) -> None:
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._file, data[written:])
+        except OSError:
+            os.ftruncate(self._file, self._size)  # a half record must not hide the later ones
+            raise
+        self._size += len(data)
+
+    def sync(self) -> None:
+        """Everything appended so far is on the disk when this returns."""
+        os.fdatasync(self._file)
+
+    def compact(self) -> None:
+        """Replace the file by one with the newest record of each pod."""
+        temporary = self.path.with_name(f".{self.path.name}.new")
+        content = frame({"boot": self.boot, "version": VERSION}) + b"".join(
+            frame({"uid": uid, "state": state}) for uid, state in self.records.items()
+        )
+        with open(temporary, "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path)
+        self._reopen()
+        self._size = len(content)
+
+    def _reopen(self) -> None:
+        """Take the new file under the old number: a sync that runs in a thread never meets a closed one."""
+        opened = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        os.dup2(opened, self._file, inheritable=False)
+        os.close(opened)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class Journal:
+    """Both files. `record` before every effect; `forget` when nothing of the pod is left."""
+
+    def __init__(self, boot_path: Path, durable_path: Path, boot_id: str) -> None:
+        self._boot = JournalFile(boot_path, boot_id, outlives_boot=False)
+        self._durable = JournalFile(durable_path, boot_id, outlives_boot=True)
+        self.rebooted = self._boot.previous_boot not in ("", boot_id) or (
+            not self._boot.previous_boot and self._durable.previous_boot not in ("", boot_id)
+        )
+        self._kept: dict[str, tuple[Any, ...]] = {}
+        self._syncing: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
+
+    def found(self) -> dict[str, Record]:
+        """uid -> the newest record that still holds: of this boot, or the durable one."""
+        durable_records = dict(self._durable.records)
+        if self.rebooted:
+            return durable_records
+        return {**durable_records, **self._boot.records}
+
+    async def record(self, state: PodState) -> None:
+        """Write the state down; where something of it must survive power loss, it is on the disk on return."""
+        failpoints.hit("journal:before")
+        record = encode(state)
+        self._boot.append(state.uid, record)
+        kept = durable(state)
+        if self._kept.get(state.uid) != kept:
+            self._durable.append(state.uid, record)
+            await self._sync()
+            self._kept[state.uid] = kept
+        failpoints.hit("journal:after")
+
+    def forget(self, uid: str) -> None:
+        """Nothing of the pod is left. Not synced: forgetting twice does no harm."""
+        self._kept.pop(uid, None)
+        for file in (self._boot, self._durable):
+            if uid in file.records:
+                file.append(uid, None)
+
+    async def _sync(self) -> None:
+        """Group commit: who comes while a sync runs waits for the next one, together with all others."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._sync_after(self._syncing), name="journal-sync")
+        await asyncio.shield(self._next)
+
+    async def _sync_after(self, running: asyncio.Task[None] | None) -> None:
+        if running is not None:
+            await asyncio.wait([running])
+        self._syncing, self._next = self._next, None
+        await asyncio.to_thread(self._durable.sync)
+
+    def close(self) -> None:
+        self._boot.close()
+        self._durable.close()

@@ -1,0 +1,163 @@
+"""What is known of one pod: plain data that the machine changes and the journal keeps. Pure.
+
+Times are seconds since the epoch by the agent's steady clock (nodeagent/pods/clock.py).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from podplane.v1.pod_pb2 import Pod
+
+# Stages of a container. Alive from CREATING to RUNNING: between them an instance may exist.
+WAITING = "waiting"
+PULLING = "pulling"
+PULLED = "pulled"
+CREATING = "creating"
+CREATED = "created"
+STARTING = "starting"
+RUNNING = "running"
+EXITED = "exited"
+LIVE = frozenset({CREATING, CREATED, STARTING, RUNNING})
+
+# Stages of a part of the pod: its sandbox and its volumes.
+ABSENT = "absent"
+MAKING = "making"
+READY = "ready"
+REMOVING = "removing"
+
+
+@dataclass(slots=True)
+class Ended:
+    """How an instance ended: what ContainerStateTerminated shows."""
+
+    code: int
+    reason: str
+    message: str
+    started_at: float
+    finished_at: float
+    attempt: int
+    signal: int = 0
+
+
+@dataclass(slots=True)
+class ContainerState:
+    """One container of the spec and its newest instance. `attempt` names the instance, `exits` counts records."""
+
+    name: str
+    image: str
+    init: bool
+    stage: str = WAITING
+    attempt: int = -1
+    pid: int = 0
+    reason: str = ""
+    """Waiting reason; empty: ContainerCreating or PodInitializing."""
+    message: str = ""
+    image_id: str = ""
+    image_ref: str = ""
+    retry_at: float = 0.0
+    pull_failures: int = 0
+    crashes: int = 0
+    exits: int = 0
+    restarts: int = 0
+    started_at: float = 0.0
+    ended: Ended | None = None
+    last: Ended | None = None
+    seen_at: float = 0.0
+    """When the newest failure was first shown; its back-off is shown SHOW seconds later."""
+    done: bool = False
+    """An init container that has exited 0 in this sandbox."""
+    respec: bool = False
+    """The spec of the running instance changed: it is stopped to be started anew, whatever the policy."""
+    term_at: float = 0.0
+    kill_at: float = 0.0
+    killed_at: float = 0.0
+    remains: bool = False
+    """Something of the newest instance may still be on the node."""
+    removing: bool = False
+    clean_at: float = 0.0
+    """When a removal that failed is tried again."""
+
+    @property
+    def live(self) -> bool:
+        return self.stage in LIVE
+
+
+@dataclass(slots=True)
+class Part:
+    """The sandbox or the volumes: a stage, and when to try again."""
+
+    stage: str = ABSENT
+    attempt: int = 0
+    failures: int = 0
+    retry_at: float = 0.0
+    message: str = ""
+
+
+@dataclass(slots=True)
+class PodState:
+    """The whole of a pod. `pod` is the newest spec; it is kept beside the journal, not in it."""
+
+    pod: Pod
+    uid: str
+    init: list[ContainerState] = field(default_factory=list)
+    apps: list[ContainerState] = field(default_factory=list)
+    admitted: bool = False
+    started_at: float = 0.0
+    sandbox: Part = field(default_factory=Part)
+    volumes: Part = field(default_factory=Part)
+    address: str = ""
+    stopping: str = ""
+    """Why everything is being stopped: deleted, failed (reason says why) or sandbox (to start anew)."""
+    kill_at: float = 0.0
+    final: str = ""
+    """Succeeded or Failed, once the phase is terminal; it never changes again."""
+    reason: str = ""
+    message: str = ""
+    deleted: bool = False
+    gone: bool = False
+    since: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Condition type -> its status and when it took it."""
+    history: deque[str] = field(default_factory=lambda: deque(maxlen=64))
+
+    @property
+    def containers(self) -> Iterator[ContainerState]:
+        yield from self.init
+        yield from self.apps
+
+    def container(self, name: str) -> ContainerState:
+        """The container of that name; KeyError where the pod has none."""
+        for container in self.containers:
+            if container.name == name:
+                return container
+        raise KeyError(name)
+
+    @property
+    def initialized(self) -> bool:
+        return all(container.done for container in self.init)
+
+    @property
+    def restart_policy(self) -> str:
+        return self.pod.spec.restartPolicy or "Always"
+
+    @property
+    def grace(self) -> int:
+        spec = self.pod.spec
+        return spec.terminationGracePeriodSeconds if spec.HasField("terminationGracePeriodSeconds") else 30
+
+    @property
+    def title(self) -> str:
+        """As the kubelet names a pod in messages: name_namespace(uid)."""
+        return f"{self.pod.metadata.name}_{self.pod.metadata.namespace}({self.uid})"
+
+
+def new_state(pod: Pod) -> PodState:
+    """A pod of which nothing has been done yet."""
+    return PodState(
+        pod=pod,
+        uid=pod.metadata.uid,
+        init=[ContainerState(c.name, c.image, init=True) for c in pod.spec.initContainers],
+        apps=[ContainerState(c.name, c.image, init=False) for c in pod.spec.containers],
+    )

@@ -1,0 +1,130 @@
+"""Machine state to PodStatus, exactly as the kubelet writes it. Pure."""
+
+from __future__ import annotations
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from nodeagent.pods.conditions import conditions, is_ready
+from nodeagent.pods.resources import qos_class
+from nodeagent.pods.state import EXITED, RUNNING, ContainerState, Ended, PodState
+from podplane.v1 import pod_pb2
+
+
+def pod_status(state: PodState, host_ip: str) -> pod_pb2.PodStatus:
+    """The pod's status now. Equal states give equal messages."""
+    status = pod_pb2.PodStatus(phase=phase(state), qosClass=qos_class(state.pod.spec))
+    if state.reason and (state.final or state.stopping):
+        status.reason, status.message = state.reason, state.message
+    _conditions(state, status)
+    if host_ip:
+        status.hostIP = host_ip
+        status.hostIPs.add(ip=host_ip)
+    address = host_ip if state.pod.spec.hostNetwork else state.address
+    if address and not state.final:
+        status.podIP = address
+        status.podIPs.add(ip=address)
+    if state.started_at:
+        status.startTime.CopyFrom(_time(state.started_at))
+    for containers, statuses in (
+        (state.init, status.initContainerStatuses),
+        (state.apps, status.containerStatuses),
+    ):
+        statuses.extend(_container(state, container) for container in containers)
+    return status
+
+
+def phase(state: PodState) -> str:
+    """The kubelet's getPhase over the container states."""
+    if state.final:
+        return state.final
+    if not all(_is_past(container) for container in state.init):
+        return "Pending"
+    if any(not _is_up(container) and container.ended is None and container.last is None for container in state.apps):
+        return "Pending"
+    return "Running"
+
+
+def _is_past(container: ContainerState) -> bool:
+    return container.done
+
+
+def _is_up(container: ContainerState) -> bool:
+    return container.stage == RUNNING
+
+
+def _conditions(state: PodState, status: pod_pb2.PodStatus) -> None:
+    for type_, value, reason, message in conditions(state):
+        condition = status.conditions.add(type=type_, status=value)
+        since = state.since.get(type_)
+        if since is not None:
+            condition.lastTransitionTime.CopyFrom(_time(since[1]))
+        if reason:
+            condition.reason = reason
+        if message:
+            condition.message = message
+    scheduled = status.conditions.add(type="PodScheduled", status="True")
+    for known in state.pod.status.conditions:
+        if known.type == "PodScheduled" and known.status == "True":
+            scheduled.CopyFrom(known)
+            return
+    scheduled.lastTransitionTime.CopyFrom(_time(state.started_at))
+
+
+def _container(state: PodState, container: ContainerState) -> pod_pb2.ContainerStatus:
+    status = pod_pb2.ContainerStatus(
+        name=container.name,
+        ready=is_ready(state, container),
+        started=container.stage == RUNNING,
+        restartCount=container.restarts,
+        image=container.image,
+        imageID=container.image_ref,
+    )
+    if container.attempt >= 0:
+        status.containerID = _container_id(state, container, container.attempt)
+    else:
+        status.containerID = ""
+    _states(state, container, status)
+    return status
+
+
+def _states(state: PodState, container: ContainerState, status: pod_pb2.ContainerStatus) -> None:
+    last = container.last
+    if container.stage == RUNNING:
+        status.state.running.startedAt.CopyFrom(_time(container.started_at))
+    elif container.ended is not None and (not container.reason or _stays(state, container)):
+        _terminated(state, container, container.ended, status.state)
+    else:
+        status.state.waiting.reason = container.reason or _default_reason(state)
+        if container.message:
+            status.state.waiting.message = container.message
+        last = container.ended or last
+    if last is not None:
+        _terminated(state, container, last, status.lastState)
+
+
+def _stays(state: PodState, container: ContainerState) -> bool:
+    return container.stage == EXITED and bool(state.final or state.stopping in ("deleted", "failed"))
+
+
+def _default_reason(state: PodState) -> str:
+    return "PodInitializing" if state.init else "ContainerCreating"
+
+
+def _terminated(
+    state: PodState, container: ContainerState, ended: Ended, target: pod_pb2.ContainerState
+) -> None:
+    terminated = target.terminated
+    terminated.exitCode, terminated.reason = ended.code, ended.reason
+    if ended.message:
+        terminated.message = ended.message
+    terminated.startedAt.CopyFrom(_time(ended.started_at))
+    terminated.finishedAt.CopyFrom(_time(ended.finished_at))
+    terminated.containerID = _container_id(state, container, ended.attempt)
+
+
+def _container_id(state: PodState, container: ContainerState, attempt: int) -> str:
+    return f"podplane://{state.uid}_{container.name}_{attempt}"
+
+
+def _time(seconds: float) -> Timestamp:
+    return Timestamp(seconds=int(seconds))

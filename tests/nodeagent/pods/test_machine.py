@@ -1,0 +1,448 @@
+"""Scripts for the pod machine: what happens, and what is therefore done."""
+
+from __future__ import annotations
+
+import pytest
+
+from nodeagent.pods import effects as do
+from nodeagent.pods import events as did
+from nodeagent.pods.machine import IllegalStep, wake_at
+from nodeagent.types import ContainerExit, ContainerFound
+from podplane.v1.pod_pb2 import Pod
+from tests.nodeagent.pods.world import World, make_pod
+
+
+def found(name: str, attempt: int, state: str, *, conmon: bool = True, code: int | None = None) -> ContainerFound:
+    id_ = f"uid-1_{name}_{attempt}"
+    end = ContainerExit(id_, code, False, 1_000_000.0) if state == "stopped" else None
+    return ContainerFound(id_, "uid-1", name, attempt, state, 7, conmon, end)
+
+
+def test_a_pod_starts_its_sandbox_volumes_and_first_images_at_the_same_time() -> None:
+    world = World(make_pod(apps=2))
+    world.post(did.PodAdmitted(world.now))
+    assert [type(effect) for effect in world.pending] == [
+        do.TakeAddress,
+        do.PrepareVolumes,
+        do.PullImage,
+        do.PullImage,
+    ]
+
+
+def test_init_containers_run_one_after_the_other_before_any_app() -> None:
+    world = World(make_pod(apps=1, init=2))
+    world.run()
+    assert world.alive == {"i0": 0}
+    world.exit("i0", 0)
+    world.settle()
+    assert world.alive == {"i1": 0}
+    world.exit("i1", 0)
+    world.settle()
+    assert world.alive == {"a0": 0}
+    assert world.status.phase == "Running"
+
+
+def test_the_second_app_starts_after_the_first_has_started() -> None:
+    world = World(make_pod(apps=2))
+    world.post(did.PodAdmitted(world.now))
+    world.settle(unless=lambda effect: effect == do.StartContainer("a0", 0))
+    assert not [e for e in world.issued(do.CreateContainer) if e.container == "a1"]
+    world.settle()
+    assert world.alive == {"a0": 0, "a1": 0}
+
+
+def test_an_app_whose_image_is_missing_does_not_hold_back_the_next() -> None:
+    world = World(make_pod(apps=2))
+    world.post(did.PodAdmitted(world.now))
+    world.pending.remove(do.PullImage("a0", "host"))
+    world.post(did.ImageFailed(world.now, "a0", "ErrImagePull", "manifest unknown"))
+    world.settle()
+    assert world.alive == {"a1": 0}
+    assert world.status.phase == "Pending"
+
+
+def test_a_pull_backs_off_ten_seconds_doubling_to_three_hundred() -> None:
+    world = World(make_pod(image="r/x"))
+    world.post(did.PodAdmitted(world.now))
+    waits = []
+    for _ in range(7):
+        world.settle(unless=lambda effect: isinstance(effect, do.PullImage))
+        world.pending.remove(do.PullImage("a0", "r/x"))
+        failed = world.now
+        world.post(did.ImageFailed(world.now, "a0", "ErrImagePull", "no"))
+        assert world.status.containerStatuses[0].state.waiting.reason == "ErrImagePull"
+        while do.PullImage("a0", "r/x") not in world.pending:
+            due = wake_at(world.state, world.now)
+            assert due is not None
+            world.now = due
+            world.post(did.TimePassed(due))
+        waits.append(world.now - failed)
+        assert any(s.containerStatuses[0].state.waiting.reason == "ImagePullBackOff" for s in world.statuses)
+    assert waits == [10, 20, 40, 80, 160, 300, 300]
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "phase", "restarts"),
+    [
+        ("Always", 0, "Running", 1),
+        ("Always", 1, "Running", 1),
+        ("OnFailure", 0, "Succeeded", 0),
+        ("OnFailure", 1, "Running", 1),
+        ("Never", 0, "Succeeded", 0),
+        ("Never", 1, "Failed", 0),
+    ],
+)
+def test_restart_policy_decides_by_exit_code(policy: str, code: int, phase: str, restarts: int) -> None:
+    world = World(make_pod(policy=policy))
+    world.run()
+    world.exit("a0", code)
+    world.settle()
+    assert world.status.phase == phase
+    assert world.status.containerStatuses[0].restartCount == restarts
+    assert ("a0" in world.alive) == (phase == "Running")
+
+
+def test_restarts_back_off_and_ten_healthy_minutes_forget_it() -> None:
+    world = World(make_pod())
+    world.run()
+    waits = []
+    for _ in range(8):
+        crashed = world.now
+        world.exit("a0", 1)
+        world.settle()
+        while "a0" not in world.alive:
+            due = wake_at(world.state, world.now)
+            assert due is not None
+            world.now = due
+            world.post(did.TimePassed(due))
+            world.settle()
+        waits.append(world.now - crashed)
+    assert waits == [0, 10, 20, 40, 80, 160, 300, 300]
+    world.pass_time(601)
+    world.exit("a0", 1)
+    world.settle()
+    assert world.alive == {"a0": 9}
+
+
+def test_crash_loop_back_off_is_shown_with_the_kubelets_words() -> None:
+    world = World(make_pod())
+    world.run()
+    world.exit("a0", 1)
+    world.settle()
+    world.exit("a0", 3)
+    world.settle()
+    assert world.status.containerStatuses[0].state.terminated.exitCode == 3
+    world.pass_time(1.5)
+    container = world.status.containerStatuses[0]
+    assert container.state.waiting.reason == "CrashLoopBackOff"
+    assert container.state.waiting.message == (
+        "back-off 10s restarting failed container=a0 pod=web_default(uid-1)"
+    )
+    assert container.lastState.terminated.exitCode == 3
+    assert container.restartCount == 1
+    assert world.status.phase == "Running"
+
+
+def test_a_failed_init_container_with_never_fails_the_pod_and_starts_no_app() -> None:
+    world = World(make_pod(init=2, policy="Never"))
+    world.run()
+    world.exit("i0", 7)
+    world.settle()
+    assert world.status.phase == "Failed"
+    assert not world.alive
+    assert not [e for e in world.issued(do.CreateContainer) if e.container != "i0"]
+    assert world.issued(do.RemoveSandbox)
+
+
+def test_a_failed_init_container_is_retried_with_back_off() -> None:
+    world = World(make_pod(init=1))
+    world.run()
+    world.exit("i0", 1)
+    world.settle()
+    world.exit("i0", 1)
+    world.settle()
+    assert not world.alive
+    world.pass_time(9)
+    assert not world.alive
+    world.pass_time(1.5)
+    assert world.alive == {"i0": 2}
+    assert world.status.phase == "Pending"
+
+
+def test_an_apps_restart_does_not_rerun_init_containers() -> None:
+    world = World(make_pod(init=1))
+    world.run()
+    world.exit("i0", 0)
+    world.settle()
+    world.exit("a0", 1)
+    world.settle()
+    assert [e.container for e in world.issued(do.StartContainer)] == ["i0", "a0", "a0"]
+
+
+def test_out_of_memory_is_shown_as_oom_killed() -> None:
+    world = World(make_pod(policy="Never"))
+    world.run()
+    world.exit("a0", 137, oom=True)
+    assert world.status.containerStatuses[0].state.terminated.reason == "OOMKilled"
+
+
+def test_a_container_that_cannot_start_ends_with_start_error_128() -> None:
+    world = World(make_pod(policy="Never"))
+    world.post(did.PodAdmitted(world.now))
+    world.settle(unless=lambda effect: isinstance(effect, do.StartContainer))
+    world.pending.clear()
+    world.post(did.ContainerStartFailed(world.now, "a0", 0, "no such file"))
+    world.settle()
+    terminated = world.status.containerStatuses[0].state.terminated
+    assert (terminated.exitCode, terminated.reason, world.status.phase) == (128, "StartError", "Failed")
+
+
+def test_a_container_that_cannot_start_waits_as_run_container_error_where_it_is_restarted() -> None:
+    world = World(make_pod())
+    world.post(did.PodAdmitted(world.now))
+    world.settle(unless=lambda effect: isinstance(effect, do.CreateContainer))
+    world.pending.clear()
+    world.post(did.ContainerRefused(world.now, "a0", 0, "RunContainerError", "no such command"))
+    container = world.status.containerStatuses[0]
+    assert container.state.waiting.reason == "RunContainerError"
+    assert container.lastState.terminated.reason == "StartError"
+
+
+def test_a_missing_config_map_is_tried_again_as_soon_as_objects_change() -> None:
+    world = World(make_pod())
+    world.post(did.PodAdmitted(world.now))
+    world.settle(unless=lambda effect: isinstance(effect, do.CreateContainer))
+    world.pending.clear()
+    world.post(did.ContainerRefused(world.now, "a0", 0, "CreateContainerConfigError", 'configmap "c" not found'))
+    world.settle()
+    assert world.status.containerStatuses[0].state.waiting.reason == "CreateContainerConfigError"
+    world.post(did.ObjectsChanged(world.now))
+    world.settle()
+    assert world.alive == {"a0": 1}
+    assert world.status.containerStatuses[0].restartCount == 0
+
+
+def test_deletion_terms_at_once_and_kills_only_at_the_end_of_the_grace() -> None:
+    world = World(make_pod(apps=2))
+    world.run()
+    world.post(did.DeletionRequested(world.now, 30))
+    world.settle()
+    assert len(world.issued(do.SignalContainer)) == 2
+    world.exit("a1", 0)
+    world.settle()
+    world.pass_time(29.9)
+    assert not world.issued(do.KillContainer)
+    world.pass_time(0.2)
+    assert world.issued(do.KillContainer) == [do.KillContainer("a0", 0)]
+    ended = next(s for s in reversed(world.statuses) if s.containerStatuses[0].state.HasField("terminated"))
+    assert ended.containerStatuses[0].state.terminated.exitCode == 137
+    assert [type(e) for e in world.done[-7:]] == [
+        do.KillContainer,
+        do.RemoveContainer,
+        do.RemoveContainer,
+        do.RemoveVolumes,
+        do.RemoveSandbox,
+        do.ReleaseAddress,
+        do.ReportGone,
+    ]
+    assert world.state.gone
+
+
+def test_a_later_deletion_shortens_the_grace_and_never_lengthens_it() -> None:
+    world = World(make_pod())
+    world.run()
+    world.post(did.DeletionRequested(world.now, 30))
+    world.post(did.DeletionRequested(world.now, 300))
+    assert wake_at(world.state, world.now) == world.now + 30
+    world.post(did.DeletionRequested(world.now, 0))
+    world.settle()
+    assert world.state.gone
+
+
+@pytest.mark.parametrize("stop_after", range(12))
+def test_deletion_at_any_moment_of_the_start_leaves_nothing(stop_after: int) -> None:
+    world = World(make_pod(apps=1, init=1))
+    world.post(did.PodAdmitted(world.now))
+    for _ in range(stop_after):
+        if world.pending:
+            world.perform(world.pending[0])
+        elif "i0" in world.alive:
+            world.exit("i0", 0)
+    world.post(did.DeletionRequested(world.now, 0))
+    world.settle()
+    assert world.state.gone
+    assert not world.alive
+    created = {(e.container, e.attempt) for e in world.issued(do.CreateContainer)}
+    assert created == {(e.container, e.attempt) for e in world.issued(do.RemoveContainer)}
+
+
+def test_deletion_in_the_middle_of_a_pull_cancels_it() -> None:
+    world = World(make_pod())
+    world.post(did.PodAdmitted(world.now))
+    world.post(did.DeletionRequested(world.now, 30))
+    assert do.CancelPull("a0") in world.done
+    world.post(did.ImageReady(world.now, "a0", "x", "x", ""))
+    world.settle()
+    assert world.state.gone
+
+
+def test_the_active_deadline_fails_a_running_pod() -> None:
+    world = World(make_pod(activeDeadlineSeconds=5, terminationGracePeriodSeconds=3))
+    world.run()
+    world.pass_time(5.1)
+    assert world.issued(do.SignalContainer)
+    world.pass_time(3)
+    assert (world.status.phase, world.status.reason) == ("Failed", "DeadlineExceeded")
+    assert not world.alive
+    world.pass_time(60)
+    assert world.status.phase == "Failed"
+
+
+def test_a_lost_sandbox_starts_everything_anew_init_containers_included() -> None:
+    world = World(make_pod(init=1, terminationGracePeriodSeconds=0))
+    world.run()
+    world.exit("i0", 0)
+    world.settle()
+    world.post(did.SandboxLost(world.now))
+    world.settle()
+    assert world.alive == {"i0": 1}
+    assert [e.attempt for e in world.issued(do.CreateSandbox)] == [0, 1]
+    assert any(words.startswith("SandboxChanged") for words in world.told)
+
+
+def test_when_all_containers_are_done_no_new_sandbox_is_made() -> None:
+    world = World(make_pod(policy="Never"))
+    world.run()
+    world.exit("a0", 0)
+    world.settle()
+    world.pass_time(600)
+    assert len(world.issued(do.CreateSandbox)) == 1
+    assert world.issued(do.RemoveSandbox)
+    assert world.status.phase == "Succeeded"
+
+
+def test_a_changed_image_restarts_that_container_alone() -> None:
+    world = World(make_pod(apps=2, policy="Never"))
+    world.run()
+    changed = Pod()
+    changed.CopyFrom(world.state.pod)
+    changed.spec.containers[1].image = "other"
+    world.post(did.SpecChanged(world.now, changed))
+    assert world.issued(do.SignalContainer) == [do.SignalContainer("a1", 0)]
+    world.exit("a1", 143)
+    world.settle()
+    assert world.alive == {"a0": 0, "a1": 1}
+    assert world.status.containerStatuses[1].image == "other"
+    assert world.status.containerStatuses[1].restartCount == 1
+
+
+def test_a_change_of_metadata_does_nothing_to_containers() -> None:
+    world = World(make_pod())
+    world.run()
+    changed = Pod()
+    changed.CopyFrom(world.state.pod)
+    changed.metadata.labels["a"] = "b"
+    assert world.post(did.SpecChanged(world.now, changed)) == []
+
+
+def test_a_refused_pod_fails_and_does_nothing() -> None:
+    world = World(make_pod())
+    world.post(did.PodRefused(world.now, "OutOfcpu", "no room"))
+    assert (world.status.phase, world.status.reason) == ("Failed", "OutOfcpu")
+    assert world.pending == []
+
+
+def test_an_exit_told_twice_is_recorded_once() -> None:
+    world = World(make_pod())
+    world.run()
+    event = did.ContainerExited(world.now, "a0", 0, 1, finished_at=world.now)
+    world.alive.clear()
+    world.post(event)
+    world.post(event)
+    world.settle()
+    assert world.state.container("a0").exits == 1
+
+
+def test_an_impossible_event_raises_with_the_pods_history() -> None:
+    world = World(make_pod())
+    world.run()
+    with pytest.raises(IllegalStep, match="PodAdmitted"):
+        world.post(did.SandboxReady(world.now, 0))
+
+
+def test_an_agent_restart_changes_nothing_for_a_running_container() -> None:
+    world = World(make_pod())
+    world.run()
+    before = world.status
+    world.post(did.AgentRestarted(world.now, False, True, {("a0", 0): found("a0", 0, "running")}))
+    assert world.pending == [do.PrepareVolumes()]
+    world.settle()
+    assert world.status == before
+
+
+def test_an_exit_while_the_agent_was_down_is_recorded_with_its_code_and_policy_applied_once() -> None:
+    world = World(make_pod())
+    world.run()
+    world.alive.clear()
+    world.post(did.AgentRestarted(world.now, False, True, {("a0", 0): found("a0", 0, "stopped", code=7)}))
+    world.settle()
+    assert world.alive == {"a0": 1}
+    assert world.status.containerStatuses[0].lastState.terminated.exitCode == 7
+
+
+def test_a_created_container_with_a_live_conmon_is_started_once() -> None:
+    world = World(make_pod())
+    world.post(did.PodAdmitted(world.now))
+    world.settle(unless=lambda effect: isinstance(effect, do.StartContainer))
+    world.pending.clear()
+    world.post(did.AgentRestarted(world.now, False, True, {("a0", 0): found("a0", 0, "created")}))
+    assert do.StartContainer("a0", 0) in world.pending
+
+
+def test_a_created_container_without_conmon_is_removed_and_made_anew_without_counting_a_restart() -> None:
+    world = World(make_pod())
+    world.post(did.PodAdmitted(world.now))
+    world.settle(unless=lambda effect: isinstance(effect, do.StartContainer))
+    world.pending.clear()
+    gone = {("a0", 0): found("a0", 0, "created", conmon=False)}
+    world.post(did.AgentRestarted(world.now, False, True, gone))
+    # What was being started may have run: it is recorded as unknown only where there is no trace of it.
+    world.settle()
+    assert do.RemoveContainer("a0", 0) in world.done
+    assert world.alive == {"a0": 1}
+
+
+def test_a_running_container_without_conmon_is_killed_and_its_end_is_unknown() -> None:
+    world = World(make_pod(policy="Never"))
+    world.run()
+    orphan = {("a0", 0): found("a0", 0, "running", conmon=False)}
+    world.post(did.AgentRestarted(world.now, False, True, orphan))
+    assert do.KillContainer("a0", 0) in world.pending
+    terminated = world.status.containerStatuses[0].state.terminated
+    assert (terminated.reason, terminated.exitCode) == ("ContainerStatusUnknown", 137)
+
+
+def test_a_reboot_ends_instances_as_unknown_and_starts_the_pod_again() -> None:
+    world = World(make_pod(init=1))
+    world.run()
+    world.exit("i0", 0)
+    world.settle()
+    world.alive.clear()
+    world.post(did.AgentRestarted(world.now, True, False, {}))
+    world.settle()
+    assert world.alive == {"i0": 1}
+    world.exit("i0", 0)
+    world.settle()
+    container = world.status.containerStatuses[0]
+    assert container.restartCount == 1
+    assert container.lastState.terminated.reason == "ContainerStatusUnknown"
+
+
+def test_after_a_reboot_a_pod_that_is_never_restarted_has_failed() -> None:
+    world = World(make_pod(policy="Never"))
+    world.run()
+    world.alive.clear()
+    world.post(did.AgentRestarted(world.now, True, False, {}))
+    world.settle()
+    assert world.status.phase == "Failed"
+    assert len(world.issued(do.CreateSandbox)) == 1
