@@ -1,0 +1,1 @@
+"""Containers of the node: OCI specs, conmon and crun or runc, root filesystems, images, volumes, logs, cgroups."""

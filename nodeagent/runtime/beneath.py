@@ -1,0 +1,64 @@
+"""Opening paths of a container's or a volume's making without ever leaving its directory: openat2(2).
+
+A path that a container wrote may be a symlink to anywhere. open_in_root resolves it as a chroot would;
+open_beneath refuses to leave at all. Both fail with OSError (ELOOP, EXDEV: the path tries to leave).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+_OPENAT2 = 437
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def _openat2(directory: int, path: str, flags: int, mode: int, resolve: int) -> int:
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    fd: int = _libc.syscall(_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return fd
+
+
+@contextlib.contextmanager
+def directory(path: Path) -> Iterator[int]:
+    """An O_PATH descriptor of a trusted directory."""
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def open_in_root(root: Path, path: str, flags: int = os.O_RDONLY) -> int:
+    """Open `path` as if `root` were /: absolute symlinks and .. stay inside. The caller closes the descriptor."""
+    with directory(root) as fd:
+        return _openat2(fd, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+def open_beneath(root: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open a relative path below a directory descriptor, refusing every way out of it."""
+    return _openat2(root, path, flags, mode, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+
+
+def read_in_root(root: Path, path: str, limit: int) -> str:
+    """The first `limit` bytes of a regular file inside a root; "" where there is none."""
+    try:
+        # O_NONBLOCK: a fifo in its place must not hang the agent.
+        fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with os.fdopen(fd, "rb") as file:
+        return file.read(limit).decode(errors="replace")

@@ -1,0 +1,168 @@
+"""The node's cgroups: which layout there is, the cgroups of pods, who is in them, and their end.
+
+Knows paths below the node's root (`podplane/<qos>/pod<uid>/<container>_<attempt>`), v1 (one tree per controller)
+and v2 (one tree). Limits of containers are set by the OCI runtime; this module never writes them. Fails with OSError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroups:
+    """The layout: version 1 or 2, and every mounted tree."""
+
+    version: int
+    trees: tuple[Path, ...]
+    hybrid: bool = False
+    """v1 controllers with a v2 tree mounted at `unified`: a layout that crun refuses."""
+
+    @classmethod
+    def detect(cls, mountinfo: str | None = None) -> Cgroups:
+        """Read the layout from this mount namespace. Raises OSError where no cgroup filesystem is mounted."""
+        text = mountinfo if mountinfo is not None else Path("/proc/self/mountinfo").read_text()
+        found = dict(_cgroup_mounts(text))
+        trees = tuple(path for path, kind in found.items() if kind == "cgroup")
+        if trees:
+            return cls(1, trees, hybrid="cgroup2" in found.values())
+        if found:
+            return cls(2, (next(iter(found)),))
+        raise OSError(errno.ENOENT, "no cgroup filesystem is mounted")
+
+    def paths(self, cgroup: str) -> list[Path]:
+        """Where a cgroup is, one path a tree."""
+        return [tree / cgroup for tree in self.trees]
+
+    def create(self, cgroup: str) -> None:
+        """Make a cgroup in every tree; done again, finds it done."""
+        for path in self.paths(cgroup):
+            if path.parent.name != "cpuset" and "cpuset" in path.parts:
+                _make_cpuset(path)
+            path.mkdir(parents=True, exist_ok=True)
+
+    def processes(self, cgroup: str) -> set[int]:
+        """The processes in a cgroup and below it."""
+        found: set[int] = set()
+        for path in self.paths(cgroup):
+            for directory in [path, *_below(path)]:
+                with contextlib.suppress(FileNotFoundError, OSError):
+                    found.update(map(int, (directory / "cgroup.procs").read_text().split()))
+        return found
+
+    def enter(self, cgroup: str, pid: int) -> None:
+        """Move a process into a cgroup. The first write after a quiet time waits for RCU: call it in a thread."""
+        for path in self.paths(cgroup):
+            (path / "cgroup.procs").write_text(str(pid))
+
+    def kill(self, cgroup: str) -> bool:
+        """Send SIGKILL to everything in a cgroup; True when nothing was there any more."""
+        for path in self.paths(cgroup):
+            if self.version == 2 and (path / "cgroup.kill").exists():
+                (path / "cgroup.kill").write_text("1")
+                return not self.processes(cgroup)
+        return self._kill_each(cgroup)
+
+    def _kill_each(self, cgroup: str) -> bool:
+        # Frozen first: a fork bomb would outrun the loop. A frozen process dies when it is thawed.
+        with _frozen(self.paths(cgroup)):
+            pids = self.processes(cgroup)
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        return not pids
+
+    def remove(self, cgroup: str) -> bool:
+        """Remove a cgroup and those below it; False while a process keeps one."""
+        gone = True
+        for path in self.paths(cgroup):
+            for directory in [*reversed(_below(path)), path]:
+                gone = _remove(directory) and gone
+        return gone
+
+    def oom_kills(self, cgroup: str) -> int:
+        """How many processes of a cgroup the kernel's OOM killer has ended."""
+        for path in self.paths(cgroup):
+            for name in ("memory.events", "memory.oom_control"):
+                with contextlib.suppress(OSError):
+                    for line in (path / name).read_text().splitlines():
+                        if line.startswith("oom_kill "):
+                            return int(line.split()[1])
+        return 0
+
+    def prepay(self) -> None:
+        """Pay the RCU wait of the first cgroup.procs write after a quiet time: call in a thread while others work.
+
+        Creates nothing but an empty cgroup, and moves no process: pid 0 means the caller, who is moved to where
+        it already is.
+        """
+        if self.version == 1:
+            path = self.trees[0]
+            own = _own_cgroup(path.name)
+            (path / own.lstrip("/") / "tasks").write_text("0")
+
+
+def _own_cgroup(controller: str) -> str:
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _number, names, path = line.split(":", 2)
+        if controller in names.removeprefix("name=").split(","):
+            return path
+    return "/"
+
+
+def _cgroup_mounts(mountinfo: str) -> Iterator[tuple[Path, str]]:
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        kind = right.split(" ", 1)[0]
+        if kind in ("cgroup", "cgroup2"):
+            yield Path(left.split(" ")[4]), kind
+
+
+def _make_cpuset(path: Path) -> None:
+    # v1's cpuset starts empty and then takes no process: inherit, from the top down.
+    missing = [item for item in [path, *path.parents] if not item.exists()]
+    for directory in reversed(missing):
+        directory.mkdir(exist_ok=True)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            with contextlib.suppress(FileNotFoundError):
+                if not (directory / name).read_text().strip():
+                    (directory / name).write_text((directory.parent / name).read_text())
+
+
+def _below(path: Path) -> list[Path]:
+    try:
+        return sorted(item for item in path.rglob("*") if item.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def _remove(path: Path) -> bool:
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return False
+        raise
+    return True
+
+
+@contextlib.contextmanager
+def _frozen(paths: list[Path]) -> Iterator[None]:
+    freezers = [path / "freezer.state" for path in paths if (path / "freezer.state").exists()]
+    for freezer in freezers:
+        freezer.write_text("FROZEN")
+    try:
+        yield
+    finally:
+        for freezer in freezers:
+            freezer.write_text("THAWED")

@@ -1,0 +1,449 @@
+"""Containers: an OCI runtime under one conmon each, which outlive the agent.
+
+Owns run/containers/<id>/ (bundle, record, pids, sync file), run/exits/, run/oci/ (the runtime's state), the root
+filesystem's mount and the container's cgroup; every name is made of pod uid, container and attempt, and every
+operation may be done again. The logs are only written to by conmon and stay. Never restarts anything and never
+decides: that is the pod's state machine.
+
+    create ──► created ── start ──► running ── its end ──► stopped ── remove ──► nothing
+       └── fails: everything is undone, RuntimeFailure with the runtime's words
+
+An end is told once through `exits`, also one that happened while no agent ran (by list()). A conmon that was killed
+leaves its container unwatched: the container is killed and ContainerExit(code=None) is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from nodeagent import syscalls
+from nodeagent.runtime import conmon, inotify, logs, spec
+from nodeagent.runtime.bundle import Bundles, Record
+from nodeagent.runtime.cgroups import Cgroups
+from nodeagent.runtime.conmon import Files, Programs
+from nodeagent.runtime.detection import RuntimeNotReady, facts, find_programs
+from nodeagent.runtime.filters import DEFAULT_PROFILE, Filters
+from nodeagent.runtime.image import HOST
+from nodeagent.runtime.images import ImageStore
+from nodeagent.runtime.process import Completed, ProgramTimeout, ended, run
+from nodeagent.runtime.rootfs import Rootfs
+from nodeagent.runtime.supervision import Supervision, Watched, living_conmon, read_exit
+from nodeagent.types import (
+    ContainerExit,
+    ContainerFound,
+    ContainerRequest,
+    Resources,
+    RuntimeFailure,
+    Sandbox,
+    Security,
+)
+
+CONMON_CGROUP = "podplane/conmon"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds that each step may take."""
+
+    create: float = 60.0
+    start: float = 30.0
+    kill: float = 10.0
+    remove: float = 30.0
+    query: float = 15.0
+
+
+class ContainerRuntime:
+    """The containers of one node."""
+
+    def __init__(
+        self, *, state: Path, run: Path, images: ImageStore, programs: Programs, cgroups: Cgroups,
+        node: spec.Facts, rootfs: Rootfs, filters: Filters, deadlines: Deadlines, conmon_cgroup: str,
+    ) -> None:  # fmt: skip
+        self.exits: asyncio.Queue[ContainerExit] = asyncio.Queue()
+        self.programs, self.cgroups, self.facts = programs, cgroups, node
+        self._run, self._images, self._deadlines = run, images, deadlines
+        self._rootfs, self._conmon_cgroup = rootfs, conmon_cgroup
+        self._bundles = Bundles(state, run, rootfs, filters, node)
+        self._events = inotify.Inotify()
+        self._supervision = Supervision(
+            run / "exits", cgroups, self._events, self.exits.put_nowait, self._lost)  # fmt: skip
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def open(
+        cls, *, state: Path, run: Path, runtime: str = "auto", images: ImageStore, hidden: Sequence[Path] = (),
+        pids_limit: int = 4096, deadlines: Deadlines | None = None, conmon_cgroup: str = CONMON_CGROUP,
+    ) -> Self:  # fmt: skip
+        """Detect, prepare and try: raises RuntimeNotReady unless a container has run to its end.
+
+        `hidden`: further paths of the node that no container of image "host" may see.
+        """
+        deadlines = deadlines or Deadlines()
+        try:
+            cgroups = await asyncio.to_thread(Cgroups.detect)
+            programs = await find_programs(runtime, run, cgroups)
+            rootfs = Rootfs(state, run, images.layers, hidden)
+            await asyncio.to_thread(_prepare, run, rootfs, cgroups, conmon_cgroup)
+            version = f"crun {programs.version}" if programs.kind == "crun" else None
+            filters = await asyncio.to_thread(Filters, state, version)
+            node = await asyncio.to_thread(facts, cgroups, pids_limit)
+        except FileNotFoundError as error:
+            raise RuntimeNotReady(_missing(error)) from error
+        except OSError as error:
+            raise RuntimeNotReady(f"cannot prepare the container runtime: {error}") from error
+        made = cls(state=state, run=run, images=images, programs=programs, cgroups=cgroups, node=node, rootfs=rootfs,
+                   filters=filters, deadlines=deadlines, conmon_cgroup=conmon_cgroup)  # fmt: skip
+        await made._self_test()
+        return made
+
+    async def close(self) -> None:
+        """Let go of everything; the containers run on."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._supervision.close()
+        self._events.close()
+
+    # ── the life of a container ──────────────────────────────────────────────────────────────────────────────
+
+    async def create(self, request: ContainerRequest) -> int:
+        """Create a container, stopped before its first instruction; returns its pid. Raises RuntimeFailure.
+
+        Done again: a container that stands, with a living conmon, is returned; anything else of it is removed first.
+        """
+        files = self._files(request.id)
+        if files.bundle.exists():
+            pid = self.pid(request.id)
+            if pid is not None and self._supervision.watches(request.id):
+                return pid
+            await self.remove(request.id)
+        image = await self._images.get(request.image)
+        try:
+            record, key = await asyncio.to_thread(self._bundles.make, request, image)
+            pid = await self._run_conmon(request, files, record)
+        except BaseException as error:
+            await asyncio.shield(self.remove(request.id))
+            raise _told(error, "CreateContainerError") from error
+        await self._created(files, record, key)
+        return pid
+
+    async def start(self, id: str) -> None:
+        """Let a created container run. Done again, finds it done. Raises RuntimeFailure("RunContainerError", ...)."""
+        started = self._files(id).bundle / "started"
+        if started.exists():
+            return
+        try:
+            done = await self._runtime("start", id, deadline=self._deadlines.start)
+        except (ProgramTimeout, OSError) as error:
+            raise RuntimeFailure("RunContainerError", f"cannot start container: {error}") from error
+        if done.code != 0:
+            raise RuntimeFailure("RunContainerError", done.words)
+        with contextlib.suppress(FileNotFoundError):
+            started.touch()
+
+    async def signal(self, id: str, signal: int) -> None:
+        """Send a signal to the container's first process; nothing if it is gone."""
+        pid = self.pid(id)
+        if pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = syscalls.pidfd_open(pid)
+            try:
+                # Looked at once more behind the pidfd: the number may have been given to somebody else.
+                if self.pid(id) == pid:
+                    syscalls.pidfd_send_signal(pidfd, signal)
+            finally:
+                os.close(pidfd)
+
+    async def kill(self, id: str) -> None:
+        """Kill every process of the container and wait until none is left. Raises RuntimeFailure after a deadline."""
+        record = self._bundles.record(id)
+        if record is not None:
+            await self._kill(record.cgroup)
+
+    async def remove(self, id: str) -> None:
+        """Remove every trace of a container but its logs; killed first if it lives. Raises RuntimeFailure."""
+        files, record = self._files(id), self._bundles.record(id)
+        self._supervision.forget(id)
+        if record is not None:
+            await self._kill(record.cgroup)
+            await self._end_conmon(files)
+        if (self.programs.root / id).exists():
+            await self._delete(id)
+        try:
+            await asyncio.to_thread(self._clean, files, record)
+        except OSError as error:
+            raise RuntimeFailure("KillContainerError", f"cannot remove container {id}: {error}") from error
+
+    # ── what there is ────────────────────────────────────────────────────────────────────────────────────────
+
+    def pid(self, id: str) -> int | None:
+        """The container's first process in the agent's pid namespace; None where it has ended or never was."""
+        record = self._bundles.record(id)
+        if record is None:
+            return None
+        try:
+            pid = int(self._files(id).pid.read_text())
+            return pid if f"/{record.cgroup}\n" in Path(f"/proc/{pid}/cgroup").read_text() else None
+        except (OSError, ValueError):
+            return None
+
+    async def list(self) -> Sequence[ContainerFound]:
+        """Every container there is, by the directories, conmon and the runtime; their ends are watched from now on.
+
+        A stopped one's exit is told through `exits` too, once; so is the loss of one whose conmon is gone.
+        """
+        states = await self._states()
+        found = []
+        for path in sorted((self._run / "containers").iterdir()):
+            if path.name.count("_") >= 2 and not path.name.startswith("."):
+                found.append(self._look(path.name, states.get(path.name)))
+        await asyncio.to_thread(self._rootfs.sweep, [item.id for item in found])
+        return found
+
+    def exec_command(self, id: str, argv: Sequence[str], *, tty: bool = False) -> Sequence[str]:
+        """The command line that runs `argv` in a container, with the container's user, environment and limits."""
+        base = [self.programs.runtime, f"--root={self.programs.root}", "exec", *(["-t"] if tty else [])]
+        return [*base, id, *argv]
+
+    def log_path(self, id: str) -> Path | None:
+        """The container's log file."""
+        record = self._bundles.record(id)
+        return Path(record.log) if record else None
+
+    def reopen_log(self, id: str) -> None:
+        """Make conmon write to a new log file after the old one was renamed. OSError: it does not listen."""
+        fd = os.open(self._files(id).ctl, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "wb", buffering=0) as fifo:
+            fifo.write(b"2 0 0\n")
+
+    # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _files(self, id: str) -> Files:
+        return Files(self._run, id)
+
+    async def _runtime(self, *argv: str, deadline: float) -> Completed:
+        return await run([self.programs.runtime, f"--root={self.programs.root}", *argv], deadline=deadline)
+
+    async def _run_conmon(self, request: ContainerRequest, files: Files, record: Record) -> int:
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + self._deadlines.create
+        argv = conmon.command(self.programs, files, request, Path(record.log), conmon.LOG_LIMIT)
+        sync = os.open(files.sync, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            env = {"_OCI_SYNCPIPE": str(sync)}
+            done = await run(argv, deadline=self._deadlines.create, env=env, pass_fds=[sync])
+        finally:
+            os.close(sync)
+        if done.code != 0:
+            raise RuntimeFailure("CreateContainerError", f"conmon failed: {done.words}")
+        pidfd = living_conmon(files)
+        try:
+            return await self._answer(files, pidfd, limit - loop.time())
+        except TimeoutError:
+            message = f"the runtime did not create the container within {self._deadlines.create:g} s"
+            raise RuntimeFailure("CreateContainerError", message) from None
+        finally:
+            if pidfd is not None:
+                os.close(pidfd)
+
+    async def _answer(self, files: Files, pidfd: int | None, deadline: float) -> int:
+        """Wait until conmon has written its line, or is gone."""
+        loop = asyncio.get_running_loop()
+        changed: asyncio.Queue[None] = asyncio.Queue()
+
+        def wake() -> None:
+            changed.put_nowait(None)
+
+        watch = self._events.watch(files.sync, inotify.IN_MODIFY, lambda _mask, _name: wake())
+        if pidfd is not None:
+            loop.add_reader(pidfd, _once(loop, pidfd, wake))
+        try:
+            async with asyncio.timeout(deadline):
+                while True:
+                    alive = pidfd is not None and not _gone(pidfd)
+                    pid = conmon.answer(files.sync.read_text())
+                    if pid is not None:
+                        return pid
+                    if not alive:
+                        raise RuntimeFailure("CreateContainerError", "conmon ended before the container was created")
+                    await changed.get()
+        finally:
+            self._events.forget(watch)
+            if pidfd is not None:
+                loop.remove_reader(pidfd)
+
+    async def _created(self, files: Files, record: Record, key: str) -> None:
+        self._supervision.watch(self._watched(files, record), living_conmon(files))
+        self._bundles.filters.learn(key, self.programs.root / files.id / "seccomp.bpf")
+        self._spawn(self._move_conmon(files), f"move conmon of {files.id}")
+
+    async def _move_conmon(self, files: Files) -> None:
+        # Off the way: the write may wait for RCU. Its memory and CPU are not the agent's.
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(files.conmon_pid.read_text())
+            await asyncio.to_thread(self.cgroups.enter, self._conmon_cgroup, pid)
+
+    def _watched(self, files: Files, record: Record) -> Watched:
+        return Watched(files, record.cgroup, Path(record.message) if record.message else None)
+
+    def _spawn(self, work: Any, name: str) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _lost(self, watched: Watched) -> None:
+        self._spawn(self._end_lost(watched), f"end {watched.files.id}, whose conmon is gone")
+
+    async def _end_lost(self, watched: Watched) -> None:
+        with contextlib.suppress(RuntimeFailure):
+            await self._kill(watched.cgroup)
+        id = watched.files.id
+        self.exits.put_nowait(ContainerExit(id, None, False, time.time(), "conmon ended before the container"))
+
+    async def _kill(self, cgroup: str) -> None:
+        limit = time.monotonic() + self._deadlines.kill
+        while not await asyncio.to_thread(self.cgroups.kill, cgroup):
+            pids = await asyncio.to_thread(self.cgroups.processes, cgroup)
+            if not await _all_ended(pids, limit - time.monotonic()):
+                message = f"processes {sorted(pids)} did not end within {self._deadlines.kill:g} s of SIGKILL"
+                raise RuntimeFailure("KillContainerError", message)
+
+    async def _end_conmon(self, files: Files) -> None:
+        # It ends by itself once it has written the exit file; a stuck one (its disk is full) is not waited for.
+        pidfd = living_conmon(files)
+        if pidfd is None:
+            return
+        try:
+            if not await ended(pidfd, 2.0):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                await ended(pidfd, 2.0)
+        finally:
+            os.close(pidfd)
+
+    async def _delete(self, id: str) -> None:
+        try:
+            done = await self._runtime("delete", "--force", id, deadline=self._deadlines.remove)
+        except (ProgramTimeout, OSError) as error:
+            raise RuntimeFailure("KillContainerError", f"cannot remove container {id}: {error}") from error
+        if done.code != 0 and (self.programs.root / id).exists():
+            raise RuntimeFailure("KillContainerError", f"cannot remove container {id}: {done.words}")
+
+    def _clean(self, files: Files, record: Record | None) -> None:
+        self._rootfs.unmount(files.id)
+        if record is not None and not self.cgroups.remove(record.cgroup):
+            raise OSError(f"cgroup {record.cgroup} still has processes")
+        files.attach.unlink(missing_ok=True)
+        files.exit.unlink(missing_ok=True)
+        self._bundles.remove(files.id)
+
+    async def _states(self) -> dict[str, str]:
+        done = await self._runtime("list", "--format", "json", deadline=self._deadlines.query)
+        if done.code != 0:
+            raise RuntimeFailure("ContainerRuntimeNotReady", f"cannot list containers: {done.words}")
+        return {item["id"]: item["status"] for item in json.loads(done.out or "[]") or []}
+
+    def _look(self, id: str, status: str | None) -> ContainerFound:
+        files, record = self._files(id), self._bundles.record(id)
+        uid, name, attempt = id.split("_")
+        pidfd, end = living_conmon(files), None
+        alive = pidfd is not None
+        if record is not None and (status is not None or files.exit.exists()):
+            end = read_exit(self._watched(files, record), self.cgroups)
+            if self._supervision.watches(id) and pidfd is not None:
+                os.close(pidfd)
+            else:
+                self._supervision.watch(self._watched(files, record), pidfd)
+        elif pidfd is not None:
+            os.close(pidfd)
+        state = "stopped" if end else status if alive and status in ("created", "running") else "unknown"
+        return ContainerFound(id, uid, name, int(attempt), state, self.pid(id), alive, end)
+
+    async def _self_test(self) -> None:
+        request = _test_request(self._run)
+        try:
+            await self.remove(request.id)
+            await self.create(request)
+            await self.start(request.id)
+            end = await asyncio.wait_for(self.exits.get(), self._deadlines.start)
+            if end.code != 0:
+                raise RuntimeNotReady(f"the test container ended with {end.code}: {await self._test_log(request)}")
+        except TimeoutError:
+            raise RuntimeNotReady("the test container did not end in time") from None
+        except RuntimeFailure as failure:
+            raise RuntimeNotReady(f"the test container failed: {failure.message}") from failure
+        finally:
+            with contextlib.suppress(RuntimeFailure):
+                await self.remove(request.id)
+            self._bundles.remove_log(request)
+
+    async def _test_log(self, request: ContainerRequest) -> str:
+        path = self.log_path(request.id)
+        return await asyncio.to_thread(logs.last_lines, path, 5, 500) if path else ""
+
+
+def _prepare(run: Path, rootfs: Rootfs, cgroups: Cgroups, conmon_cgroup: str) -> None:
+    for path in (run, run / "containers", run / "exits", run / "oci", run / "attach"):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    rootfs.open()
+    cgroups.create(conmon_cgroup)
+
+
+def _missing(error: FileNotFoundError) -> str:
+    if error.filename == str(DEFAULT_PROFILE):
+        return f"{DEFAULT_PROFILE} is missing: install the package golang-github-containers-common"
+    return f"cannot prepare the container runtime: {error}"
+
+
+def _told(error: BaseException, reason: str) -> BaseException:
+    if isinstance(error, OSError | ProgramTimeout):
+        return RuntimeFailure(reason, f"cannot create container: {error}")
+    return error
+
+
+def _once(loop: asyncio.AbstractEventLoop, pidfd: int, wake: Callable[[], None]) -> Callable[[], None]:
+    def woken() -> None:
+        # An ended process stays readable.
+        loop.remove_reader(pidfd)
+        wake()
+
+    return woken
+
+
+def _gone(pidfd: int) -> bool:
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+async def _all_ended(pids: set[int], deadline: float) -> bool:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = syscalls.pidfd_open(pid)
+            try:
+                if not await ended(pidfd, max(0.0, deadline)):
+                    return False
+            finally:
+                os.close(pidfd)
+    return deadline > 0
+
+
+def _test_request(run: Path) -> ContainerRequest:
+    box = Sandbox("selftest", 0, None, None, None, None, None, None)
+    return ContainerRequest(
+        pod_uid="selftest", namespace="podplane", pod_name="selftest", name="runtime", attempt=0, image=HOST,
+        command=("/bin/true",), args=(), env=(), working_dir="/", mounts=(), sandbox=box, resources=Resources(),
+        security=Security(), cgroup="podplane/selftest/" + Files(run, "selftest").short,
+    )  # fmt: skip
+
