@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from controlplane.store.cache import WatchCache
+from controlplane.api.admission_context import AdmissionContext
 from podplane.errors import FieldError
-
-
-@dataclass(frozen=True, slots=True)
-class AdmissionContext:
-    """The write that is admitted. `cache` is for look-ups: taken addresses, other objects."""
-
-    verb: str
-    """create or update; apply and mutate are one of these by then."""
-    user: str
-    cache: WatchCache
 
 
 class Admission(Protocol):

@@ -18,17 +18,15 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from controlplane.api.admission_context import AdmissionContext, AdmissionSettings
 from controlplane.objects import applied, binding, deletion, words
 from controlplane.objects import metadata as meta
-from controlplane.objects.admission import Admission, AdmissionContext
+from controlplane.objects.admission import Admission
 from controlplane.store.cache import Stored, Subscription, WatchCache
 from controlplane.store.log import Log, Write
 from controlplane.store.stored import key_of
 from podplane.errors import AlreadyExists, Conflict, NotFound, PodplaneError
 from podplane.kinds import KINDS, NAMESPACE, POD, SERVICE, Kind, kind_of
-
-SYSTEM = "system:controlplane"
-"""The user of writes that the control plane makes itself."""
 
 _ATTEMPTS = 64  # of a compare-and-set: each failure means that another writer got on
 
@@ -43,12 +41,20 @@ _Step = Callable[[Stored], Any]
 class Objects:
     """The facade. Reads come from `cache`, which every acknowledged write has reached."""
 
-    def __init__(self, log: Log, cache: WatchCache, admission: Admission, clock: Clock) -> None:
+    def __init__(
+        self,
+        log: Log,
+        cache: WatchCache,
+        admission: Admission,
+        clock: Clock,
+        settings: AdmissionSettings = AdmissionSettings(),  # noqa: B008 - frozen
+    ) -> None:
         self.cache = cache
         self._log = log
         self._admission = admission
         self._clock = clock
-        self._names = random.Random()
+        self._settings = settings
+        self._random = random.Random()
         # Addresses and node ports are allocated against the cache: one service at a time, until it is there.
         self._services = asyncio.Lock()
         self._arriving: Counter[str] = Counter()
@@ -75,28 +81,28 @@ class Objects:
         """As WatchCache.watch."""
         return self.cache.watch(kind, after, namespace)
 
-    async def create(self, obj: M, *, user: str = SYSTEM) -> M:
+    async def create(self, obj: M) -> M:
         """Create; AlreadyExists, Invalid, NotFound or Forbidden (its namespace), TooLarge. Status is dropped."""
         kind = kind_of(obj)
         async with self._turn(kind):
             for _ in range(_ATTEMPTS):
                 new = meta.copy_of(obj)
-                generated = meta.generate_name(new, self._names)
+                generated = meta.generate_name(new, self._random)
                 try:
-                    return await self._create(kind, new, user)  # type: ignore[no-any-return]
+                    return await self._create(kind, new)  # type: ignore[no-any-return]
                 except AlreadyExists:
                     if not generated:
                         raise
         raise words.already_exists(kind, meta.metadata_of(obj).generateName)
 
-    async def update(self, obj: M, *, user: str = SYSTEM) -> M:
+    async def update(self, obj: M) -> M:
         """Replace everything but the status. metadata.resourceVersion and uid are preconditions where set."""
         kind = kind_of(obj)
         check = _preconditions(kind, meta.metadata_of(obj).uid, meta.revision_asked(obj))
 
         def step(stored: Stored) -> Any:
             check(stored)
-            return self._replacement(kind, meta.copy_of(obj), stored.obj, user)
+            return self._replacement(kind, meta.copy_of(obj), stored.obj)
 
         async with self._turn(kind):
             return await self._revise(kind, *meta.address(obj, kind), step)  # type: ignore[no-any-return]
@@ -112,7 +118,7 @@ class Objects:
 
         return await self._revise(kind, *meta.address(obj, kind), step)  # type: ignore[no-any-return]
 
-    async def apply(self, obj: M, *, user: str = SYSTEM) -> M:
+    async def apply(self, obj: M) -> M:
         """Create, or merge three ways into what is there: fields that others set stay. Preconditions as update."""
         kind = kind_of(obj)
         manifest = applied.manifest_of(obj, kind)
@@ -121,7 +127,7 @@ class Objects:
 
         def step(stored: Stored) -> Any:
             check(stored)
-            return self._replacement(kind, applied.merged(stored.obj, manifest, kind), stored.obj, user)
+            return self._replacement(kind, applied.merged(stored.obj, manifest, kind), stored.obj)
 
         async with self._turn(kind):
             for _ in range(_ATTEMPTS):
@@ -129,17 +135,17 @@ class Objects:
                 try:
                     if there:
                         return await self._revise(kind, namespace, name, step)  # type: ignore[no-any-return]
-                    return await self._apply_first(kind, obj, manifest, user)
+                    return await self._apply_first(kind, obj, manifest)
                 except (NotFound, AlreadyExists):
                     # Made or removed by another between look and write; a missing namespace is no race.
                     if there == (self.cache.get(kind, namespace, name) is not None):
                         raise
         raise words.modified(kind, name)
 
-    async def _apply_first(self, kind: Kind, obj: M, manifest: M, user: str) -> M:
+    async def _apply_first(self, kind: Kind, obj: M, manifest: M) -> M:
         if meta.revision_asked(obj) or meta.metadata_of(obj).uid:
             raise words.not_found(kind, meta.metadata_of(obj).name)
-        return await self._create(kind, applied.first(manifest), user)  # type: ignore[no-any-return]
+        return await self._create(kind, applied.first(manifest))  # type: ignore[no-any-return]
 
     async def mutate(
         self,
@@ -150,7 +156,6 @@ class Objects:
         *,
         status: bool = False,
         uid: str | None = None,
-        user: str = SYSTEM,
     ) -> Any:
         """Let `change` edit a private copy, as often as it takes; it returns False for "nothing to do".
 
@@ -165,7 +170,7 @@ class Objects:
                 return None
             if status:
                 return meta.with_status(stored.obj, new, kind)
-            return self._replacement(kind, new, stored.obj, user)
+            return self._replacement(kind, new, stored.obj)
 
         async with self._turn(kind):
             return await self._revise(kind, namespace, name, step)
@@ -242,13 +247,13 @@ class Objects:
     def _turn(self, kind: Kind) -> AbstractAsyncContextManager[Any]:
         return self._services if kind is SERVICE else nullcontext()
 
-    async def _create(self, kind: Kind, new: Any, user: str) -> Any:
+    async def _create(self, kind: Kind, new: Any) -> Any:
         meta.prepare_create(new, kind, uid=str(uuid.uuid4()), now=self._now())
         namespace, name = new.metadata.namespace, new.metadata.name
         self._check_namespace(kind, namespace, name)
         if self.cache.get(kind, namespace, name) is not None:
             raise words.already_exists(kind, name)
-        self._admit(kind, new, None, AdmissionContext("create", user, self.cache))
+        self._admit(kind, new, None)
         data = meta.encode(new, kind)
         with self._arrival(namespace):
             try:
@@ -278,16 +283,27 @@ class Objects:
             return new
         raise words.modified(kind, name)
 
-    def _replacement(self, kind: Kind, new: Any, live: Any, user: str) -> Any:
+    def _replacement(self, kind: Kind, new: Any, live: Any) -> Any:
         meta.prepare_update(new, live, kind)
-        self._admit(kind, new, live, AdmissionContext("update", user, self.cache))
+        self._admit(kind, new, live)
         meta.count_generation(new, live)
         return new
 
-    def _admit(self, kind: Kind, new: Any, old: Any, context: AdmissionContext) -> None:
+    def _admit(self, kind: Kind, new: Any, old: Any) -> None:
+        context = AdmissionContext(
+            "create" if old is None else "update",
+            lookup=self._lookup,
+            services=lambda: self.list(SERVICE),
+            settings=self._settings,
+            rng=self._random,
+        )
         self._admission.mutate(new, old, context)
         if wrong := self._admission.validate(new, old, context):
             raise words.invalid(kind, new.metadata.name, wrong)
+
+    def _lookup(self, kind: Kind, namespace: str, name: str) -> Any | None:
+        found = self.cache.get(kind, namespace, name)
+        return found.obj if found else None
 
     def _check_namespace(self, kind: Kind, namespace: str, name: str) -> None:
         if not kind.namespaced:
