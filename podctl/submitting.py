@@ -1,0 +1,68 @@
+"""What apply and create share: each manifest is sent, its outcome printed, and a failure does not stop the rest."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+from podctl import output
+from podctl.client import Client
+from podctl.errors import Disconnected, wording
+from podctl.failure import Failure
+from podctl.flags import Parser
+from podctl.manifests import Manifest, documents
+from podctl.resources import object_word
+from podplane.errors import Invalid, PodplaneError, Unauthenticated
+
+FORMATS = ("name", "json", "yaml", "jsonpath", "jsonpath-as-json")
+
+
+def add_result_flags(parser: Parser) -> None:
+    """--dry-run and -o."""
+    parser.add_argument(
+        "--dry-run",
+        choices=("none", "client"),
+        nargs="?",
+        const="client",
+        default="none",
+        help="client: check the manifests and print, send nothing",
+    )
+    parser.add_argument("-o", "--output", metavar="FORMAT", help="print the objects: name, yaml, json or jsonpath=")
+
+
+def submit_all(args: Namespace, client: Client, send: Callable[[Client, Manifest], tuple[Any, str]], doing: str) -> int:
+    """Send every document of -f; 1 where any failed. `send` gives the object and the word for what became of it."""
+    form = output.parse_format(args.output, FORMATS)
+    failed = False
+    for item in documents(args.filename, args.recursive):
+        try:
+            if isinstance(item, Failure):
+                raise item
+            item.settle(client.namespace, args.namespace is not None)
+            obj, word = (item.obj, "created") if args.dry_run == "client" else send(client, item)
+            report(obj, item, word, form, args.dry_run == "client")
+        except (Disconnected, Unauthenticated):
+            raise  # the next document would fare no better
+        except (Failure, PodplaneError) as error:
+            failed = True
+            print(_message(error, item, doing), file=sys.stderr)
+    return 1 if failed else 0
+
+
+def report(obj: Any, item: Manifest, word: str, form: output.Format, dry: bool) -> None:
+    """`pod/web created`, or the object in the format asked for."""
+    if form.name:
+        output.print_change(None, obj, form)
+    else:
+        suffix = " (dry run)" if dry else ""
+        print(f"{object_word(item.kind, obj.metadata.name)} {word}{suffix}", flush=True)
+
+
+def _message(error: Exception, item: Manifest | Failure, doing: str) -> str:
+    if isinstance(item, Failure) or isinstance(error, Failure):
+        return wording(error) or str(error)
+    if isinstance(error, Invalid):
+        return f"{wording(error)} ({item.source}: {item.place})"
+    return wording(error, f'error when {doing} "{item.source}" ({item.place}): ') or str(error)

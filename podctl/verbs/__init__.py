@@ -1,0 +1,1 @@
+"""One module for each verb; podctl.cli imports the one that is used."""

@@ -1,0 +1,47 @@
+"""podctl apply: makes the server's objects what manifests say, document by document. The merge is the server's."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from podctl.client import Client, connect
+from podctl.failure import Failure
+from podctl.flags import Parser, add_file_flags
+from podctl.manifests import Manifest
+from podctl.submitting import add_result_flags, submit_all
+from podplane.errors import NotFound
+
+USAGE = "-f FILE [-f FILE ...] [-R] [flags]"
+EXAMPLES = """
+  podctl apply -f web.yaml
+  podctl apply -f manifests/ -R
+  generate | podctl apply -f -
+"""
+
+
+def configure(parser: Parser) -> None:
+    add_file_flags(parser)
+    add_result_flags(parser)
+
+
+def run(args: Namespace) -> int:
+    with connect(args) as client:
+        return submit_all(args, client, _apply, "applying")
+
+
+def _apply(client: Client, item: Manifest) -> tuple[Any, str]:
+    metadata = item.obj.metadata
+    if not metadata.name:
+        if metadata.generateName:
+            raise Failure(f"error: from {metadata.generateName}: cannot use generate name with apply")
+        raise Failure(f"error: {item.source}: {item.place}: metadata.name: required")
+    try:
+        before = client.get(item.kind, metadata.namespace, metadata.name)
+    except NotFound:
+        before = None
+    after = client.write("Apply", item.obj)
+    if before is None or before.metadata.uid != after.metadata.uid:
+        return after, "created"
+    same = before.metadata.resourceVersion == after.metadata.resourceVersion
+    return after, "unchanged" if same else "configured"
