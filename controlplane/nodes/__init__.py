@@ -1,0 +1,136 @@
+"""Agent sessions: who is connected, what each is told, what each reports. START HERE for the node side.
+
+    store ─► Hub ─► Session ─► agent        (hub.py, session.py: snapshot, then deltas)
+    agent ─► NodeService ─► Reports, Registrar, Recorder ─► store        (service.py)
+    caller ─► Sessions.open_stream ─► agent dials Attach ─► Streams      (streams.py)
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from controlplane.nodes.frames import goodbye, verdict
+from controlplane.nodes.hub import Hub
+from controlplane.nodes.recording import Recorder
+from controlplane.nodes.registrar import Registrar
+from controlplane.nodes.reports import Reports
+from controlplane.nodes.session import Session
+from controlplane.nodes.streams import Streams
+from controlplane.objects import Objects
+from podplane.errors import AlreadyExists, Conflict, Unavailable
+from podplane.tasks import Tasks
+from podplane.v1 import session_pb2
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Times in seconds. A session whose agent is silent for `grace` ends."""
+
+    heartbeat: int
+    grace: int
+    cluster_cidr: ipaddress.IPv4Network
+    service_cidr: ipaddress.IPv4Network
+
+
+class Sessions:
+    """The live sessions by node, at most one each, and what they share."""
+
+    def __init__(self, objects: Objects, settings: NodeSettings, tasks: Tasks) -> None:
+        self.objects = objects
+        self.settings = settings
+        self.registrar = Registrar(objects, settings.cluster_cidr)
+        self.recorder = Recorder(objects)
+        self.reports = Reports(objects, tasks, self._gone)
+        self.streams = Streams()
+        self.on_heartbeat: list[Callable[[str], None]] = []
+        """Called with the node's name whenever its agent has spoken."""
+        self._sessions: dict[str, Session] = {}
+        self._last_seen: dict[str, float] = {}
+        self.hub = Hub(objects.cache, self._sessions)
+
+    async def run(self) -> None:
+        """Route changes to the sessions, until cancelled."""
+        await self.hub.run()
+
+    def connected(self) -> set[str]:
+        """The nodes with a live session."""
+        return set(self._sessions)
+
+    def last_seen(self, name: str) -> float | None:
+        """When the node's agent last spoke, on the clock of time.monotonic(); None: not since this process began."""
+        return self._last_seen.get(name)
+
+    def open_stream(
+        self,
+        node: str,
+        request: session_pb2.OpenStream,
+        inbound: AsyncIterator[session_pb2.ControlStreamFrame] | None = None,
+    ) -> AsyncIterator[session_pb2.AgentStreamFrame]:
+        """A reverse stream from `node`; Unavailable where it is not connected or does not answer."""
+        session = self._sessions.get(node)
+        if session is None:
+            raise Unavailable(f"node {node} is not connected")
+        return self.streams.open(node, request, session.control, inbound)
+
+    def enter(self, node: str, hello: session_pb2.Hello) -> Session:
+        """The session of an agent that has said hello. The first agent of a name that still answers wins."""
+        now = time.monotonic()
+        other = self._sessions.get(node)
+        if other is not None:
+            if other.instance != hello.instanceID and now - other.last_seen < 2 * self.settings.heartbeat:
+                raise AlreadyExists(
+                    f"another agent is connected as {node} and answers: "
+                    "two machines must not have one node name; stop one of them"
+                )
+            other.control(goodbye("a newer session of this node has begun", reconnect=False))
+            other.end(Conflict("a newer session of this node has begun"))
+        session = Session(node, hello.instanceID, self.objects.cache, self.hub.placement, now)
+        self._sessions[node] = session
+        self.heard(session)
+        return session
+
+    def leave(self, session: Session) -> None:
+        """The session is over."""
+        if self._sessions.get(session.node) is session:
+            del self._sessions[session.node]
+            self.registrar.forget(session.node)
+
+    def heard(self, session: Session) -> None:
+        """The agent has spoken."""
+        session.last_seen = self._last_seen[session.node] = time.monotonic()
+        for hook in self.on_heartbeat:
+            hook(session.node)
+
+    def judge(self, session: Session, hello: session_pb2.Hello, cluster_id: str, epoch: str) -> list[str]:
+        """Decide, for each pod of the hello that the store does not have on this node, what becomes of it.
+
+        Queues the verdicts and returns the uids that are kept. Absence removes a pod only where this store is
+        the one that the agent knew, and not older than what the agent has seen of it (D5).
+        """
+        same = (hello.clusterID, hello.epoch) == (cluster_id, epoch)
+        known = same and hello.lastRevision <= self.objects.cache.revision
+        here = self.hub.placement.pods(session.node)
+        for pod in hello.pods:
+            if pod.uid in here:
+                continue
+            if known:
+                session.control(verdict(pod.uid, False, "the pod is no longer in the cluster"))
+                continue
+            session.kept.add(pod.uid)
+            reason = "the store does not know this pod, and is not the one that the node knew, or is older"
+            session.control(verdict(pod.uid, True, reason))
+        return sorted(session.kept)
+
+    def _gone(self, node: str, report: session_pb2.PodStatusReport) -> None:
+        """A report for a pod that does not exist: the agent has not heard, or was told to keep it."""
+        session = self._sessions.get(node)
+        if session is None or report.uid in session.kept or report.terminated:
+            return
+        unbind = session_pb2.Unbind(namespace=report.namespace, name=report.name, uid=report.uid, gracePeriodSeconds=0)
+        session.control(session_pb2.ControlFrame(unbind=unbind).SerializeToString())

@@ -1,0 +1,91 @@
+"""Routes what happens in the store to the sessions that it concerns: one subscription a kind for all nodes.
+
+Owns the subscriptions and the placement index. A subscription that was too slow starts over: the index is loaded
+again and every session gets a snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from controlplane.nodes.placement import Placement
+from controlplane.nodes.session import Session
+from controlplane.store.cache import Subscription, WatchCache
+from controlplane.store.stored import Event
+from podplane.errors import Expired
+from podplane.kinds import CONFIG_MAP, ENDPOINT_SLICE, NODE, POD, SECRET, SERVICE, Kind
+
+logger = logging.getLogger(__name__)
+
+
+class Hub:
+    """Feeds `sessions`, which its owner keeps, by node name."""
+
+    def __init__(self, cache: WatchCache, sessions: Mapping[str, Session]) -> None:
+        self._cache = cache
+        self._sessions = sessions
+        self.placement = Placement()
+        self._pods = self._load()
+
+    def _load(self) -> Subscription:
+        self.placement.load(self._cache.list(POD))
+        return self._cache.watch(POD)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow_pods())
+            for kind in (NODE, SERVICE, ENDPOINT_SLICE, CONFIG_MAP, SECRET):
+                group.create_task(self._follow(kind))
+
+    async def _follow_pods(self) -> None:
+        while True:
+            try:
+                async for batch in self._pods:
+                    for event in batch:
+                        self._pod(event)
+                return
+            except Expired:
+                self._start_over(POD)
+                self._pods = self._load()
+
+    async def _follow(self, kind: Kind) -> None:
+        while True:
+            subscription = self._cache.watch(kind)
+            try:
+                async for batch in subscription:
+                    for event in batch:
+                        self._object(event)
+                return
+            except Expired:
+                self._start_over(kind)
+            finally:
+                subscription.close()
+
+    def _start_over(self, kind: Kind) -> None:
+        logger.warning("the sessions' watch was too slow: every node gets a snapshot", extra={"kind": kind.name})
+        for session in self._sessions.values():
+            session.resync()
+
+    def _pod(self, event: Event) -> None:
+        gone = event.type == "DELETED"
+        node = self.placement.remove(event.stored) if gone else self.placement.put(event.stored)
+        session = self._sessions.get(node)
+        if session is None:
+            return
+        if gone:
+            session.pod_removed(event.stored)
+        else:
+            session.pod_changed(event.stored)
+
+    def _object(self, event: Event) -> None:
+        stored = event.stored
+        if stored.kind not in (CONFIG_MAP, SECRET):
+            for session in self._sessions.values():
+                session.object_changed(event)
+            return
+        for node in self.placement.users((stored.kind.name, stored.namespace, stored.name)):
+            if node in self._sessions:
+                self._sessions[node].object_changed(event)
