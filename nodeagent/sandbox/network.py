@@ -216,8 +216,12 @@ class Network:
         )
 
     def detach(self, pod_uid: str, attempt: int) -> None:
-        """Remove the pod's pair, wherever its other end is; nothing to do where it is gone. Blocks. OSError."""
-        _gone(self._netlink.attempt(links.delete_link(host_link(pod_uid, attempt))))
+        """Remove the pod's pair, wherever its other end is; nothing to do where it is gone. Raises OSError.
+
+        Blocks for some 40 ms where it is there, hence on a socket of its own.
+        """
+        with Socket() as netlink:
+            _gone(netlink.attempt(links.delete_link(host_link(pod_uid, attempt))))
 
     async def cleanup(self) -> None:
         """Remove the bridge, every pair on it and every route of ours, and give forwarding back as it was found."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import json
+import logging
 import os
 import socket
 from pathlib import Path
@@ -27,7 +28,11 @@ from nodeagent.types import Sandbox, SandboxRequest
 
 __all__ = ["SandboxFailure", "Sandboxes"]
 
+log = logging.getLogger(__name__)
+
 _MADE = "made"
+_KERNEL_CLEANS = 1.0
+"""Seconds in which the kernel has long taken a dead namespace's links away (it batches: some 50 ms)."""
 
 
 class Sandboxes:
@@ -37,6 +42,7 @@ class Sandboxes:
         self._root = run / "sandboxes"
         self._network = network
         self._private = False
+        self._leaving: set[asyncio.Task[None]] = set()
         self._busy: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, request: SandboxRequest) -> Sandbox:
@@ -49,6 +55,9 @@ class Sandboxes:
         name = f"{pod_uid}_{attempt}"
         async with self._alone(name):
             await in_fresh_thread(lambda: self._remove(pod_uid, attempt), f"unsandbox-{name[:8]}")
+            task = asyncio.create_task(self._check_link(pod_uid, attempt), name=f"unlink-{name}")
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
     async def list(self) -> builtins.list[Sandbox]:
         """Every sandbox that stands whole, by what is mounted now."""
@@ -61,9 +70,40 @@ class Sandboxes:
         split = [name.rpartition("_") for name in names if name not in whole]
         return [(uid, int(attempt)) for uid, _, attempt in split if uid and attempt.isdigit()]
 
+    async def cleanup(self) -> None:
+        """Remove every sandbox and the directory that held them. Raises SandboxFailure."""
+        whole = [(item.pod_uid, item.attempt) for item in await self.list()]
+        for pod_uid, attempt in [*whole, *await self.half_made()]:
+            await self.remove(pod_uid, attempt)
+        await asyncio.to_thread(self._remove_root)
+
+    def _remove_root(self) -> None:
+        try:
+            namespaces.unmount(self._root)
+            if self._root.exists():
+                self._root.rmdir()
+        except OSError as error:
+            raise SandboxFailure(f"cannot remove {self._root}: {error}") from error
+        self._private = False
+
     def _alone(self, name: str) -> asyncio.Lock:
         """The lock of one sandbox; it goes when nobody holds or awaits it."""
         return self._busy.setdefault(name, asyncio.Lock())
+
+    async def _check_link(self, pod_uid: str, attempt: int) -> None:
+        """Take the pod's link away if the kernel did not: a process that is stuck keeps a namespace alive.
+
+        It goes with its namespace otherwise, which costs nobody the 40 ms that the kernel's answer to a removal takes.
+        """
+        await asyncio.sleep(_KERNEL_CLEANS)
+        name = f"{pod_uid}_{attempt}"
+        async with self._alone(name):
+            if self._network is None or (self._root / name).exists():
+                return
+            try:
+                await asyncio.to_thread(self._network.detach, pod_uid, attempt)
+            except OSError as error:
+                log.warning("cannot remove the link of a pod that is gone (uid %s): %s", pod_uid, error)
 
     def _create(self, request: SandboxRequest) -> Sandbox:
         directory = self._root / request.id
@@ -109,8 +149,6 @@ class Sandboxes:
         try:
             # First of all it stops being whole: a removal that is cut off here is found by half_made().
             (directory / _MADE).unlink(missing_ok=True)
-            if self._network is not None:
-                self._network.detach(pod_uid, attempt)
             namespaces.remove(directory)
         except OSError as error:
             raise SandboxFailure(f"cannot remove the pod's sandbox: {error}") from error

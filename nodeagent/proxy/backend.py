@@ -1,0 +1,177 @@
+"""Which iptables this node uses, and the running of its commands. nft and legacy are never mixed.
+
+Owns the choice, the deadlines and the fingerprint that tells cheaply whether rules have changed. Knows nothing of
+services. Fails with RulesRefused (these rules are bad) or RulesUnavailable (try again later), in iptables' own words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import shutil
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodeagent import netlink
+from nodeagent.proxy.text import offending
+
+_DEADLINE = 60.0
+"""Seconds for one command: 10,000 services take iptables-nft-restore eleven."""
+_LOCK_WAIT = "5"
+_RESOURCE_PROBLEM = 4
+_LEGACY_IN_USE = Path("/proc/self/net/ip_tables_names")
+_TABLES = ("nat", "filter")
+_IPT_SO_GET_INFO = 64
+_NETLINK_NETFILTER = 12
+_NFT_MSG_GETGEN = 10 << 8 | 16
+_NFTA_GEN_ID = 1
+
+
+class RulesUnavailable(Exception):
+    """iptables could not do its work now: no answer in time, the lock held, no such program."""
+
+
+class RulesRefused(Exception):
+    """The kernel or iptables refused the rules; the old ones stand. line: the one complained of, "" if unknown."""
+
+    def __init__(self, message: str, line: str = "") -> None:
+        super().__init__(message)
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One flavour of iptables: `nft` or `legacy`, and its two programs."""
+
+    flavour: str
+    save: str
+    restore: str
+
+    async def saved(self) -> str:
+        """Return the rules of our tables, in iptables-save's words. Slow with many: not for the hot path."""
+        return "".join([await self._table(table) for table in _TABLES])
+
+    async def _table(self, table: str) -> str:
+        if self.flavour == "legacy" and table not in _legacy_tables():
+            return ""  # asking would make it
+        return await _run([self.save, "-t", table])
+
+    async def apply(self, text: str) -> None:
+        """Give text to iptables-restore: per table all of it, or nothing."""
+        try:
+            await _run([self.restore, "--noflush", "-w", _LOCK_WAIT], text)
+        except RulesRefused as error:
+            line = offending(str(error), text)
+            raise RulesRefused(f"{error} (line: {line})" if line else str(error), line) from None
+
+    def fingerprint(self) -> tuple[int, ...]:
+        """What changes whenever rules do: nft's generation, or the size and shape of the legacy tables.
+
+        Microseconds, and no process. A legacy rule that was replaced by one of equal size goes unseen.
+        """
+        try:
+            return (_nft_generation(),) if self.flavour == "nft" else _legacy_shape()
+        except OSError as error:
+            raise RulesUnavailable(f"cannot look at the {self.flavour} rules: {error}") from error
+
+
+async def detect() -> Backend:
+    """Choose legacy if its tables hold rules already, nft otherwise. Raises RulesUnavailable without iptables."""
+    legacy, nft = _backend("legacy"), _backend("nft")
+    if legacy is not None and (_holds_rules(await legacy.saved()) or nft is None or not await _works(nft)):
+        return legacy
+    chosen = nft or _backend("")
+    if chosen is None:
+        raise RulesUnavailable("cannot program services: iptables-restore is not installed")
+    if chosen.flavour == "":
+        version = await _run([chosen.restore, "--version"])
+        return Backend("nft" if "nf_tables" in version else "legacy", chosen.save, chosen.restore)
+    return chosen
+
+
+async def others(chosen: Backend) -> list[Backend]:
+    """The flavours that are not chosen: an earlier run may have left rules there."""
+    return [found for name in ("nft", "legacy") if name != chosen.flavour and (found := _backend(name)) is not None]
+
+
+async def _works(backend: Backend) -> bool:
+    """Whether the kernel has this flavour at all."""
+    try:
+        await backend.saved()
+    except RulesRefused:
+        return False
+    return True
+
+
+def _backend(flavour: str) -> Backend | None:
+    name = f"iptables-{flavour}" if flavour else "iptables"
+    save, restore = shutil.which(f"{name}-save"), shutil.which(f"{name}-restore")
+    return Backend(flavour, save, restore) if save and restore else None
+
+
+def _holds_rules(saved: str) -> bool:
+    return any(line.startswith("-A ") or (line.startswith(":") and " - " in line) for line in saved.splitlines())
+
+
+def _legacy_tables() -> Sequence[str]:
+    """The legacy tables that exist in this namespace; a process that reads one makes it."""
+    try:
+        return _LEGACY_IN_USE.read_text().split()
+    except FileNotFoundError:
+        return ()
+
+
+def _nft_generation() -> int:
+    with netlink.Socket(_NETLINK_NETFILTER) as connection:
+        header = struct.pack("!BBH", 0, 0, 0)
+        body = connection.ask(netlink.Request(_NFT_MSG_GETGEN, 0, header, "ask for the nftables generation"))
+    return int.from_bytes(netlink.attributes(body, 4)[_NFTA_GEN_ID], "big")
+
+
+def _legacy_shape() -> tuple[int, ...]:
+    shape: list[int] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as connection:
+        for table in _legacy_tables():
+            if table in _TABLES:
+                # struct ipt_getinfo: name[32], valid_hooks, hook_entry[5], underflow[5], num_entries, size
+                request = bytearray(table.encode().ljust(84, b"\0"))
+                shape += struct.unpack_from("=13I", _get_info(connection, bytes(request)), 32)
+    return tuple(shape)
+
+
+def _get_info(connection: socket.socket, request: bytes) -> bytes:
+    # socket.getsockopt passes no input, and this option reads the table's name from its buffer.
+    buffer = ctypes.create_string_buffer(request, len(request))
+    length = ctypes.c_uint32(len(request))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.getsockopt(connection.fileno(), socket.SOL_IP, _IPT_SO_GET_INFO, buffer, ctypes.byref(length)) != 0:
+        raise OSError(ctypes.get_errno(), "cannot read the legacy iptables' size")
+    return buffer.raw
+
+
+async def _run(command: list[str], text: str = "") -> str:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        raise RulesUnavailable(f"cannot run {command[0]}: {error}") from error
+    try:
+        out, err = await asyncio.wait_for(process.communicate(text.encode()), _DEADLINE)
+    except TimeoutError:
+        raise RulesUnavailable(f"{command[0]} did not end within {_DEADLINE:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode == 0:
+        return out.decode(errors="replace")
+    words = err.decode(errors="replace").strip() or f"exit status {process.returncode}"
+    kind = RulesUnavailable if process.returncode == _RESOURCE_PROBLEM else RulesRefused
+    raise kind(f"{Path(command[0]).name}: {words}")

@@ -1,0 +1,184 @@
+"""The proxy's one task: makes rules of the newest services, keeps them in the kernel, and says how far it is.
+
+Owns the iptables mode's state: what was asked for, what each service has in the kernel, and the connections to forget.
+Never decides what a rule is (rules.py) nor how it gets into the kernel (iptables.py). A service that cannot be
+programmed keeps the rules it had, is reported, and holds up no other. What fails is tried again; what others changed
+is mended within a second or two. Stopping the task leaves the rules working.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodeagent.proxy import conntrack
+from nodeagent.proxy.backend import RulesRefused, RulesUnavailable
+from nodeagent.proxy.iptables import Iptables
+from nodeagent.proxy.isolate import Entry, Isolator
+from nodeagent.proxy.rules import assemble, part
+from nodeagent.proxy.runner import Pace, Runner
+from nodeagent.proxy.services import Unprogrammable, key_of, ports_of, slices_by_service, unsupported
+from podplane.errors import NotSupported
+from podplane.v1 import endpointslice_pb2, service_pb2
+
+log = logging.getLogger(__name__)
+
+Programmed = Callable[[int, str], None]
+"""(revision, error): everything up to revision is in the kernel, but for what error names; "": all of it."""
+
+_LOCALNET = Path("/proc/sys/net/ipv4/conf/all/route_localnet")
+_THOROUGH = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    services: Sequence[service_pb2.Service]
+    slices: Sequence[endpointslice_pb2.EndpointSlice]
+    node_name: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranges:
+    pod_cidr: str
+    cluster_cidr: str
+
+
+class ProxySync:
+    """The service rules of one node. run() works; update() and configure() only say what is wanted."""
+
+    def __init__(self, mode: str, run: Path, pace: Pace | None = None) -> None:
+        """mode: iptables. run: where the kernel setting that cleanup() gives back is kept. Raises NotSupported."""
+        if mode != "iptables":
+            raise NotSupported(f"cannot run the proxy in mode {mode!r}: this version has iptables")
+        self._saved = run / "proxy.json"
+        self._runner = Runner(self._work, pace or Pace())
+        self._asked: _Asked | None = None
+        self._ranges: _Ranges | None = None
+        self._iptables: Iptables | None = None
+        self._standing: dict[str, Entry] = {}
+        self._stale: set[conntrack.Stale] = set()
+        self._callbacks: list[Programmed] = []
+        self._revision = 0
+        self._read_at = 0.0
+
+    def on_programmed(self, callback: Programmed) -> None:
+        """Call back after each time of work that something was asked for, whether it succeeded or not."""
+        self._callbacks.append(callback)
+
+    def configure(self, pod_cidr: str, cluster_cidr: str) -> None:
+        """Say which range the node's pods have and which all pods have; nothing is programmed before."""
+        self._ranges = _Ranges(pod_cidr, cluster_cidr)
+        self._runner.trigger()
+
+    def update(
+        self,
+        services: Sequence[service_pb2.Service],
+        slices: Sequence[endpointslice_pb2.EndpointSlice],
+        node_name: str,
+        *,
+        revision: int = 0,
+    ) -> None:
+        """Say what is wanted: all services and slices of the cluster as of revision. Must not be changed afterwards."""
+        self._asked = _Asked(services, slices, node_name, revision)
+        self._runner.trigger()
+
+    async def run(self) -> None:
+        """Program what is asked for and keep it, until cancelled."""
+        await self._runner.run()
+
+    async def cleanup(self) -> None:
+        """Remove every rule of ours and give the kernel setting back. Raises RulesRefused, RulesUnavailable."""
+        await (self._iptables or await Iptables.open()).cleanup()
+        self._standing.clear()
+        if self._saved.exists():
+            _LOCALNET.write_text(json.loads(self._saved.read_text())["route_localnet"])
+            self._saved.unlink()
+
+    async def _work(self, changed: bool) -> bool:
+        asked, ranges = self._asked, self._ranges
+        if asked is None or ranges is None:
+            return True
+        try:
+            if not changed:
+                await self._look()
+                return True
+            refused = await self._program(asked, ranges)
+        except (RulesRefused, RulesUnavailable, OSError) as error:
+            log.warning("cannot program the services: %s", error)
+            self._report(str(error))
+            return False
+        return not refused
+
+    def _report(self, error: str) -> None:
+        for callback in self._callbacks:
+            callback(self._revision, error)
+
+    async def _program(self, asked: _Asked, ranges: _Ranges) -> bool:
+        """Bring the kernel to what is asked; returns whether a service was refused, and is worth another try."""
+        wanted, errors = self._entries(asked, ranges)
+        if self._iptables is None:
+            self._iptables = await Iptables.open()
+        before = self._standing
+        isolator = Isolator(self._iptables.apply, lambda parts: assemble(parts, ranges.pod_cidr, ranges.cluster_cidr))
+        self._standing, refused = await isolator.apply(before, wanted)
+        self._open_localhost()
+        await self._forget(before)
+        self._revision = asked.revision
+        errors |= refused
+        for key, message in errors.items():
+            log.warning("service %s: %s", key, message)
+        self._report("; ".join(f"{key}: {message}" for key, message in sorted(errors.items())))
+        return bool(refused)
+
+    def _entries(self, asked: _Asked, ranges: _Ranges) -> tuple[dict[str, Entry], dict[str, str]]:
+        """What each service should have, and what is wrong with some; one that is wrong keeps what it has."""
+        slices = slices_by_service(asked.slices)
+        entries: dict[str, Entry] = {}
+        errors: dict[str, str] = {}
+        for service in asked.services:
+            key = key_of(service)
+            old = self._standing.get(key)
+            try:
+                ports = ports_of(service, slices.get(key, ()), asked.node_name)
+            except Unprogrammable as error:
+                errors[key] = str(error)
+                entries |= {key: old} if old else {}
+                continue
+            if missing := unsupported(service):
+                errors[key] = missing
+            unchanged = old is not None and (old.ports, old.cluster_cidr) == (ports, ranges.cluster_cidr)
+            built = old if unchanged and old else Entry(ports, ranges.cluster_cidr, part(ports, ranges.cluster_cidr))
+            entries[key] = built
+        return entries, errors
+
+    async def _forget(self, before: dict[str, Entry]) -> None:
+        for key in before.keys() | self._standing.keys():
+            old, new = before.get(key), self._standing.get(key)
+            if old is not new:
+                self._stale |= conntrack.stale(old.ports if old else (), new.ports if new else ())
+        if self._stale:
+            await asyncio.to_thread(conntrack.forget, frozenset(self._stale))
+            self._stale.clear()
+
+    async def _look(self) -> None:
+        """Mend what others have changed."""
+        if self._iptables is None:
+            return
+        now = asyncio.get_running_loop().time()
+        thorough = self._iptables.backend.flavour == "legacy" and now - self._read_at > _THOROUGH
+        self._read_at = now if thorough else self._read_at
+        if await self._iptables.verify(thorough=thorough):
+            log.warning("the service rules were changed by somebody else and are mended")
+
+    def _open_localhost(self) -> None:
+        """Let a node port answer on 127.0.0.1: once the rule stands that keeps other hosts out of it."""
+        if self._saved.exists():
+            return
+        self._saved.parent.mkdir(parents=True, exist_ok=True)
+        self._saved.write_text(json.dumps({"route_localnet": _LOCALNET.read_text().strip()}))
+        _LOCALNET.write_text("1")

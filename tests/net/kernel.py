@@ -1,0 +1,208 @@
+"""A small network of real namespaces for tests: a node, a client beside it, servers and askers inside any of them.
+
+Nothing forks: what must happen inside a namespace runs in a fresh thread that entered it. Everything that is made is
+taken away by close(), in whatever state the test left it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from nodeagent import syscalls
+from nodeagent.sandbox import namespaces
+
+T = TypeVar("T")
+
+NODE, CLIENT = "198.18.0.1", "198.18.0.2"
+_PATIENCE = 5.0
+
+
+def in_thread(work: Callable[[], T]) -> T:
+    """Run work in a thread of its own and return or raise what it does."""
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(60)
+    if failure:
+        raise failure[0]
+    assert outcome, "the work in the thread did not end"
+    return outcome[0]
+
+
+def inside(pin: Path, work: Callable[[], T]) -> T:
+    """Run work in the network namespace that is pinned at pin."""
+
+    def run() -> T:
+        fd = os.open(pin, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.setns(fd, syscalls.CLONE_NEWNET)
+        finally:
+            os.close(fd)
+        return work()
+
+    return in_thread(run)
+
+
+def command(pin: Path, line: str, text: str = "") -> str:
+    """Run a command in the namespace and return what it prints; it must succeed."""
+    done = subprocess.run(
+        ["nsenter", f"--net={pin}", *line.split()], input=text, capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 0, f"{line}: {done.stderr}"
+    return done.stdout
+
+
+class Server:
+    """Answers each connection and datagram with its name and the address that it sees asking."""
+
+    def __init__(self, pin: Path, name: str, address: str, port: int, udp: bool = False) -> None:
+        self.name = name
+        kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
+        self._socket = inside(pin, lambda: socket.socket(socket.AF_INET, kind))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((address, port))
+        self._udp = udp
+        if not udp:
+            self._socket.listen(64)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                if self._udp:
+                    data, peer = self._socket.recvfrom(64)
+                    if not data:
+                        return
+                    self._socket.sendto(f"{self.name} {peer[0]}".encode(), peer)
+                else:
+                    connection, peer = self._socket.accept()
+                    with connection:
+                        connection.sendall(f"{self.name} {peer[0]}".encode())
+            except OSError:
+                return
+
+    def close(self) -> None:
+        # A close alone would not wake the thread, whose system call holds the socket and so the namespace.
+        with contextlib.suppress(OSError):  # ENOTCONN for a UDP socket: it wakes all the same
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(5)
+        assert not self._thread.is_alive()
+
+
+def ask(pin: Path, address: str, port: int, timeout: float = 2.0) -> tuple[str, str]:
+    """Connect from inside a namespace; returns (who answers, the source that it saw). Raises what connect does."""
+
+    def connect() -> tuple[str, str]:
+        with socket.create_connection((address, port), timeout) as connection:
+            connection.settimeout(timeout)
+            name, source = connection.recv(100).decode().split()
+            return name, source
+
+    return inside(pin, connect)
+
+
+class Flow:
+    """A UDP flow that keeps its port, as a resolver's does."""
+
+    def __init__(self, pin: Path, address: str, port: int) -> None:
+        self._socket = inside(pin, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        self._socket.settimeout(0.2)
+        self._socket.connect((address, port))
+
+    def ask(self) -> str:
+        """Who answers one datagram. Raises TimeoutError or ConnectionRefusedError."""
+        self._socket.send(b"?")
+        return self._socket.recv(100).decode().split()[0]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def until(condition: Callable[[], bool], what: str, patience: float = _PATIENCE) -> float:
+    """Wait for a condition and return how long it took; fail after patience seconds."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < patience, f"{what}: not within {patience:g} s"
+        time.sleep(0.01)
+    return time.monotonic() - started
+
+
+class World:
+    """A node and a client in namespaces of their own, joined by a cable; the client is the node's default gateway."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._pins: list[Path] = []
+        self._open: list[Server | Flow] = []
+        self.node = self.namespace("node")
+        self.client = self.namespace("client")
+        command(self.node, f"ip link add up0 type veth peer name up0 netns {self.client}")
+        for pin, address in ((self.node, NODE), (self.client, CLIENT)):
+            command(pin, f"ip address add {address}/24 dev up0")
+            command(pin, "ip link set up0 up")
+        command(self.node, f"ip route add default via {CLIENT}")
+
+    def namespace(self, name: str) -> Path:
+        """Make a network namespace with lo up."""
+        pin = self.directory / f"netns-{name}"
+
+        def make() -> None:
+            syscalls.unshare(syscalls.CLONE_NEWNET)
+            pin.touch()
+            syscalls.mount("/proc/thread-self/ns/net", pin, None, syscalls.MS_BIND)
+
+        in_thread(make)
+        self._pins.append(pin)
+        command(pin, "ip link set lo up")
+        return pin
+
+    def serve(self, pin: Path, name: str, address: str, port: int, udp: bool = False) -> Server:
+        server = Server(pin, name, address, port, udp)
+        self._open.append(server)
+        return server
+
+    def flow(self, pin: Path, address: str, port: int) -> Flow:
+        flow = Flow(pin, address, port)
+        self._open.append(flow)
+        return flow
+
+    def close_sockets(self) -> None:
+        """Stop every server and flow: an open socket keeps its namespace."""
+        while self._open:
+            self._open.pop().close()
+
+    def close(self) -> None:
+        self.close_sockets()
+        for pin in self._pins:
+            namespaces.unmount(pin)
+            pin.unlink()
+
+
+def traces(pin: Path, directory: Path) -> dict[str, object]:
+    """What must be the same before and after: the namespace's links, routes, rules and settings, and our mounts."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return {
+        "links": sorted(line.split()[1] for line in command(pin, "ip -o link show").splitlines()),
+        "routes": command(pin, "ip -4 route show table all"),
+        "settings": command(pin, "sysctl net.ipv4.ip_forward net.ipv4.conf.all net.bridge"),
+        "mounts": [line for line in mounts if f" {directory}/" in line],
+        "files": sorted(str(path) for path in directory.rglob("*")),
+    }
