@@ -90,7 +90,7 @@ def from_yaml(text: str) -> Iterator[tuple[int, Any]]:
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 builder = _Builder(yaml, events)
-                root = next(events)
+                root: Any = next(events)
                 yield root.start_mark.line + 1, builder.build(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

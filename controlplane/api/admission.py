@@ -1,0 +1,80 @@
+"""Admission: every write passes the mutators of its kind, in order, then all its validators.
+
+Two lists of plain functions, below. Pure. Mutators change the object and do not judge; validators judge and change
+nothing. Nothing here raises for bad input: `validate` returns all that is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from google.protobuf.message import Message
+
+from controlplane.api import defaults, service_defaults, validation
+from controlplane.api.admission_context import AdmissionContext, AdmissionSettings
+from podplane import kinds
+from podplane.errors import FieldError
+from podplane.kinds import Kind
+
+__all__ = ["MUTATORS", "VALIDATORS", "Admission", "AdmissionContext", "AdmissionSettings"]
+
+# The message types differ by kind; the registration below is what pairs them.
+Mutator = Callable[[Any, Any, AdmissionContext], None]
+Validator = Callable[[Any, Any, AdmissionContext], list[FieldError]]
+
+MUTATORS: tuple[tuple[Kind | None, Mutator], ...] = (
+    (None, defaults.canonical_quantities),
+    (kinds.POD, defaults.pod),
+    (kinds.DEPLOYMENT, defaults.deployment),
+    (kinds.REPLICA_SET, defaults.replica_set),
+    (kinds.SERVICE, service_defaults.service),
+    (kinds.SERVICE, service_defaults.addresses),
+    (kinds.SECRET, defaults.secret),
+    (kinds.NAMESPACE, defaults.namespace),
+    (kinds.NODE, defaults.node),
+    (kinds.ENDPOINT_SLICE, defaults.endpoint_slice),
+)
+"""(kind or None for every kind, function), in the order in which they run."""
+
+VALIDATORS: tuple[tuple[Kind | None, Validator], ...] = (
+    (None, validation.metadata),
+    (None, validation.supported),
+    (kinds.POD, validation.pod),
+    (kinds.DEPLOYMENT, validation.deployment),
+    (kinds.REPLICA_SET, validation.replica_set),
+    (kinds.SERVICE, validation.service),
+    (kinds.CONFIG_MAP, validation.config_map),
+    (kinds.SECRET, validation.secret),
+    (kinds.NAMESPACE, validation.namespace),
+    (kinds.NODE, validation.node),
+    (kinds.ENDPOINT_SLICE, validation.endpoint_slice),
+    (kinds.EVENT, validation.event),
+)
+
+
+class Admission:
+    """The mutators and validators that writes pass."""
+
+    def __init__(
+        self,
+        mutators: Sequence[tuple[Kind | None, Mutator]] = MUTATORS,
+        validators: Sequence[tuple[Kind | None, Validator]] = VALIDATORS,
+    ) -> None:
+        self._mutators = _by_name(mutators)
+        self._validators = _by_name(validators)
+
+    def mutate(self, obj: Message, old: Message | None, context: AdmissionContext) -> None:
+        """Complete `obj` in place; `old` is the stored object that an update replaces, None on create."""
+        for mutator in self._mutators[obj.DESCRIPTOR.name]:
+            mutator(obj, old, context)
+
+    def validate(self, obj: Message, old: Message | None, context: AdmissionContext) -> list[FieldError]:
+        """Everything that is wrong with `obj` after mutate, and with the step from `old` to it."""
+        return [wrong for validator in self._validators[obj.DESCRIPTOR.name] for wrong in validator(obj, old, context)]
+
+
+def _by_name(listed: Sequence[tuple[Kind | None, Any]]) -> dict[str, list[Any]]:
+    return {
+        kind.name: [function for of, function in listed if of is None or of is kind] for kind in kinds.KINDS.values()
+    }
