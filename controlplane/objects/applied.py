@@ -35,10 +35,11 @@ def manifest_of(obj: Message, kind: Kind) -> Any:
     return manifest
 
 
-def first(manifest: Message) -> Any:
-    """The object that a manifest creates."""
+def first(manifest: Message, submitted: Message) -> Any:
+    """The object that a manifest creates. A submitted resourceVersion stays: creating refuses it."""
     new = copy_of(manifest)
     _remember(new, manifest)
+    metadata_of(new).resourceVersion = metadata_of(submitted).resourceVersion
     return new
 
 

@@ -135,17 +135,12 @@ class Objects:
                 try:
                     if there:
                         return await self._revise(kind, namespace, name, step)  # type: ignore[no-any-return]
-                    return await self._apply_first(kind, obj, manifest)
+                    return await self._create(kind, applied.first(manifest, obj))  # type: ignore[no-any-return]
                 except (NotFound, AlreadyExists):
                     # Made or removed by another between look and write; a missing namespace is no race.
                     if there == (self.cache.get(kind, namespace, name) is not None):
                         raise
         raise words.modified(kind, name)
-
-    async def _apply_first(self, kind: Kind, obj: M, manifest: M) -> M:
-        if meta.revision_asked(obj) or meta.metadata_of(obj).uid:
-            raise words.not_found(kind, meta.metadata_of(obj).name)
-        return await self._create(kind, applied.first(manifest))  # type: ignore[no-any-return]
 
     async def mutate(
         self,
