@@ -7,19 +7,19 @@ stands is written to `cluster.json` in the cluster's directory before it is used
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from devcluster import network
 from devcluster.commands import run, start, tail
 from devcluster.errors import DevClusterError
 from devcluster.proc import Process, command_line, end, inside, kill, pids, wait_for
+from devcluster.record import Record, load
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PEOPLE_PORT, NODES_PORT = 7443, 7444
@@ -42,15 +42,6 @@ With grpcurl (the token stays out of the arguments):
 A NodePort answers on every node, for example http://{node}:30080/. `make down` removes everything."""
 
 
-@dataclass(slots=True)
-class Record:
-    """What stands: holders and daemons by name, and the number of the cluster's network."""
-
-    network: int
-    holders: dict[str, Process] = field(default_factory=dict)
-    daemons: dict[str, Process] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a cluster is started with beyond its size."""
@@ -69,7 +60,7 @@ class Cluster:
         self.options = options or Options()
         self._say = say
         self._tag = hashlib.sha256(str(self.root).encode()).hexdigest()[:6]
-        self._record = self._load()
+        self._record = load(self.root, self._tag)
 
     # -- where things are
 
@@ -143,7 +134,7 @@ class Cluster:
         if not self.token_file.exists():
             self._say("making the cluster's certificate authority and store")
             run([_program("podplane-controlplane"), "init", "--state-dir", state, "--advertise", self.address,
-                 "--context-file", self.context, "--context-name", "podplane"], seconds=60)  # fmt: skip
+                 "--context-file", self.context, "--context", "podplane"], seconds=60)  # fmt: skip
             token = run([_program("podplane-controlplane"), "token", "--state-dir", state, "--user", "admin",
                          "--role", "admin", "--ttl", "8760h"], seconds=60)  # fmt: skip
             _write_private(self.token_file, token)
@@ -160,7 +151,7 @@ class Cluster:
             self._say(f"making {name}")
             holder = network.hold(self.log(name))
             self._record.holders[name] = holder
-            self._save()
+            self._record.save(self.root)
             network.make_node(holder, self._record.holders["switch"], f"{self.node_address(name)}/24",
                               self.address, (CHECKOUT, self.root), f"p-{name}")  # fmt: skip
         if not self.process(name):
@@ -168,7 +159,7 @@ class Cluster:
 
     def _agent(self, name: str) -> list[str | Path]:
         token = self.root / "bootstrap.token"
-        if not (self.root / name / "pki" / "node.crt").exists():
+        if not (self.root / name / "pki" / "cert.pem").exists():
             _write_private(token, run([_program("podplane-controlplane"), "token", "--bootstrap", "--ttl", "1h",
                                        "--state-dir", self.root / "controlplane"]))  # fmt: skip
         registries: list[str | Path] = []
@@ -299,7 +290,6 @@ class Cluster:
         return f"podplane-{self._tag}"
 
     def _ip(self, host: int) -> str:
-        # 198.18.0.0/15 is kept for tests of network equipment (RFC 2544): nobody routes it.
         return f"198.18.{self._record.network}.{host}"
 
     def _switch(self) -> None:
@@ -310,12 +300,12 @@ class Cluster:
         network.unplug(self._cable)
         holder = network.hold(self.log("switch"))
         self._record.holders = {"switch": holder}
-        self._save()
+        self._record.save(self.root)
         network.make_switch(holder, self._cable, f"{self.address}/24")
 
     def _start_daemon(self, name: str, argv: Sequence[str | Path]) -> None:
         self._record.daemons[name] = start(argv, self.log(name))
-        self._save()
+        self._record.save(self.root)
 
     def _await_daemon(self, name: str, condition: Callable[[], bool], what: str) -> None:
         def met() -> bool:
@@ -336,31 +326,6 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         """The environment in which podctl finds this cluster."""
         return {**os.environ, "PODPLANE_CONFIG": str(self.context)}
-
-    def _load(self) -> Record:
-        try:
-            stored = json.loads((self.root / "cluster.json").read_text())
-        except FileNotFoundError:
-            return Record(network=self._free_network())
-        return Record(
-            stored["network"],
-            {name: Process(**process) for name, process in stored["holders"].items()},
-            {name: Process(**process) for name, process in stored["daemons"].items()},
-        )
-
-    def _free_network(self) -> int:
-        taken = run(["ip", "-4", "-o", "route", "show", "table", "all"])
-        first = int(self._tag, 16) % 250
-        for step in range(250):
-            number = (first + step) % 250
-            if f"198.18.{number}." not in taken:
-                return number
-        raise DevClusterError("no free network below 198.18.0.0/16: run `make down` where clusters still stand")
-
-    def _save(self) -> None:
-        new = self.root / "cluster.json.new"
-        new.write_text(json.dumps(asdict(self._record)))
-        new.replace(self.root / "cluster.json")
 
 
 def _program(name: str) -> Path:

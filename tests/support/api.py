@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -134,7 +135,8 @@ class Watch:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self._events: list[Any] = []
+        self.timed: list[tuple[float, Any]] = []
+        self._arrival = threading.Condition()
         self._ended: grpc.RpcError | None = None
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -142,18 +144,35 @@ class Watch:
     def _read(self) -> None:
         try:
             for frame in self._stream:
-                self._events.extend(frame.events)
+                moment = time.perf_counter()
+                with self._arrival:
+                    self.timed.extend((moment, event) for event in frame.events)
+                    self._arrival.notify_all()
         except grpc.RpcError as error:
             self._ended = error
 
     @property
     def events(self) -> list[Any]:
-        return list(self._events)
+        return [event for _, event in list(self.timed)]
 
     def until(self, condition: Callable[[list[Any]], object], seconds: float = 30.0) -> list[Any]:
         """Every event so far, once `condition` holds of them."""
         eventually(lambda: bool(condition(self.events)), seconds, "the watch")
         return self.events
+
+    def wait(self, condition: Callable[[Any], object], seconds: float = 30.0) -> Any:
+        """The first event, past or to come, of which `condition` holds; woken by arrival, so that it can be timed."""
+        looked = 0
+
+        def found() -> Any | None:
+            nonlocal looked
+            looked, begun = len(self.timed), looked
+            return next((event for _, event in self.timed[begun:looked] if condition(event)), None)
+
+        with self._arrival:
+            event = self._arrival.wait_for(found, seconds)
+        assert event is not None, f"no such event within {seconds:g} s; the watch ended: {self._ended}"
+        return event
 
     def close(self) -> None:
         self._stream.cancel()

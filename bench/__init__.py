@@ -1,0 +1,1 @@
+"""One command per claim, beside the peer in the same run: `make bench` runs them all."""
