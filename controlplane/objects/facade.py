@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from google.protobuf.message import Message
 
@@ -57,6 +58,7 @@ class Objects:
         self._random = random.Random()
         # Addresses and node ports are allocated against the cache: one service at a time, until it is there.
         self._services = asyncio.Lock()
+        self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._arriving: Counter[str] = Counter()
 
     def stored(self, kind: Kind, namespace: str, name: str) -> Stored:
@@ -239,11 +241,15 @@ class Objects:
     def _now(self) -> int:
         return int(self._clock())
 
+    def _new_uid(self) -> str:
+        """A version 4 UUID; unique, not secret: the kernel's randomness costs a system call each."""
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+
     def _turn(self, kind: Kind) -> AbstractAsyncContextManager[Any]:
         return self._services if kind is SERVICE else nullcontext()
 
     async def _create(self, kind: Kind, new: Any) -> Any:
-        meta.prepare_create(new, kind, uid=str(uuid.uuid4()), now=self._now())
+        meta.prepare_create(new, kind, uid=self._new_uid(), now=self._now())
         namespace, name = new.metadata.namespace, new.metadata.name
         self._check_namespace(kind, namespace, name)
         if self.cache.get(kind, namespace, name) is not None:
@@ -259,24 +265,34 @@ class Objects:
         return new
 
     async def _revise(self, kind: Kind, namespace: str, name: str, step: _Step) -> Any:
-        """Read, change, compare-and-set, until it fits. The group that refused us has reached the cache by then."""
-        for _ in range(_ATTEMPTS):
-            stored = self.stored(kind, namespace, name)
-            new = step(stored)
-            if new is None:
-                return kind.parse(stored.wire)
-            data: bytes | None = meta.encode(new, kind)
-            if deletion.is_over(new):
-                data = None
-            elif data == stored.data:
-                return kind.parse(stored.wire)
-            try:
-                (change,) = await self._log.commit([Write(stored.key, data, stored.revision)])
-            except Conflict:
-                continue
-            new.metadata.resourceVersion = str(change.revision)
-            return new
+        """Read, change, compare-and-set, until it fits. The group that refused us has reached the cache by then.
+
+        Writers of one object queue up here: left to compare-and-set alone, only one of a crowd gets on at a time.
+        """
+        async with self._turn_of(key_of(kind, namespace, name)):
+            for _ in range(_ATTEMPTS):
+                stored = self.stored(kind, namespace, name)
+                new = step(stored)
+                if new is None:
+                    return kind.parse(stored.wire)
+                data: bytes | None = meta.encode(new, kind)
+                if deletion.is_over(new):
+                    data = None
+                elif data == stored.data:
+                    return kind.parse(stored.wire)
+                try:
+                    (change,) = await self._log.commit([Write(stored.key, data, stored.revision)])
+                except Conflict:
+                    continue
+                new.metadata.resourceVersion = str(change.revision)
+                return new
         raise words.modified(kind, name)
+
+    def _turn_of(self, key: str) -> asyncio.Lock:
+        lock = self._writing.get(key)
+        if lock is None:
+            lock = self._writing[key] = asyncio.Lock()
+        return lock
 
     def _replacement(self, kind: Kind, new: Any, live: Any) -> Any:
         meta.prepare_update(new, live, kind)

@@ -231,8 +231,8 @@ async def test_no_change_is_lost_among_racing_mutations(objects: Objects) -> Non
         obj.data["count"] = str(int(obj.data["count"]) + 1)
         return True
 
-    await asyncio.gather(*(objects.mutate(CONFIG_MAP, "default", "settings", increment) for _ in range(30)))
-    assert objects.get(CONFIG_MAP, "default", "settings").data["count"] == "30"
+    await asyncio.gather(*(objects.mutate(CONFIG_MAP, "default", "settings", increment) for _ in range(200)))
+    assert objects.get(CONFIG_MAP, "default", "settings").data["count"] == "200"
 
 
 async def test_binding_completes_the_pod_once(objects: Objects) -> None:
