@@ -51,7 +51,7 @@ async def _make_store(state: Path) -> str:
 
     log, objects = await open_objects(state)
     try:
-        for name in ("default", "podplane-system"):
+        for name in ("default", "kube-system"):
             if objects.cache.get(NAMESPACE, "", name) is None:
                 await objects.create(NAMESPACE.message(metadata={"name": name}))
         return log.cluster_id

@@ -22,6 +22,7 @@ from pathlib import Path
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
+from controlplane.api.admission import Admission
 from controlplane.api.admission_context import AdmissionSettings
 from controlplane.api.authn import Authenticator
 from controlplane.api.authz import Authorizer
@@ -33,10 +34,12 @@ from controlplane.api.logs import PodStreams
 from controlplane.api.paging import Pager
 from controlplane.commands import is_initialised, server_names, uninitialised
 from controlplane.config import Config
+from controlplane.controllers import start_all
 from controlplane.nodes import NodeSettings, Sessions
 from controlplane.nodes.service import NodeService
-from controlplane.objects import Admission, Objects
+from controlplane.objects import Objects
 from controlplane.pki import Authority
+from controlplane.scheduler import Scheduler
 from controlplane.store.cache import WatchCache
 from controlplane.store.sqlite import SqliteLog
 from controlplane.tokens import Tokens
@@ -52,16 +55,12 @@ GRACE_SECONDS = 5.0
 
 
 async def open_objects(
-    state: Path, settings: AdmissionSettings | None = None, admission: Admission | None = None
+    state: Path, settings: AdmissionSettings = AdmissionSettings()  # noqa: B008 - frozen
 ) -> tuple[SqliteLog, Objects]:
     """The store of a state directory; it is made where there is none. A second process is refused."""
-    if admission is None:
-        from controlplane.api.admission import Admission as Full
-
-        admission = Full()
     log = await SqliteLog.open(state)
     cache = await WatchCache.open(log)
-    return log, Objects(log, cache, admission, time.time, settings or AdmissionSettings())
+    return log, Objects(log, cache, Admission(), time.time, settings)
 
 
 class ControlPlane:
@@ -83,14 +82,13 @@ class ControlPlane:
         self._server = grpc.aio.server(options=list(SERVER_OPTIONS))
 
     @classmethod
-    async def open(cls, config: Config, admission: Admission | None = None) -> ControlPlane:
+    async def open(cls, config: Config) -> ControlPlane:
         """Everything, in order; when this returns, both ports answer."""
         if not is_initialised(config.state):
             raise ValueError(uninitialised(config.state))
         log, objects = await open_objects(
             config.state,
             AdmissionSettings(service_cidr=config.service_cidr, toleration_seconds=config.toleration),
-            admission,
         )
         plane = cls(config, log, objects)
         plane.gate.register(plane._server, plane.methods())
@@ -143,6 +141,8 @@ class ControlPlane:
         self.tasks.start(_failure(self.log), name="store")
         self.tasks.start(self.gate.run(), name="gate")
         self.tasks.start(self.sessions.run(), name="node-sessions")
+        self.tasks.start(Scheduler(self.objects).run(), name="scheduler")
+        start_all(self.objects, self.sessions, self.config, self.tasks)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; TaskEnded where a background task ends before."""

@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -63,7 +63,7 @@ class Sessions:
         return set(self._sessions)
 
     def last_seen(self, name: str) -> float | None:
-        """When the node's agent last spoke, on the clock of time.monotonic(); None: not since this process began."""
+        """When the node's agent last spoke, on the loop's clock; None: not since this process began."""
         return self._last_seen.get(name)
 
     def open_stream(
@@ -80,7 +80,7 @@ class Sessions:
 
     def enter(self, node: str, hello: session_pb2.Hello) -> Session:
         """The session of an agent that has said hello. The first agent of a name that still answers wins."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         other = self._sessions.get(node)
         if other is not None:
             if other.instance != hello.instanceID and now - other.last_seen < 2 * self.settings.heartbeat:
@@ -99,11 +99,10 @@ class Sessions:
         """The session is over."""
         if self._sessions.get(session.node) is session:
             del self._sessions[session.node]
-            self.registrar.forget(session.node)
 
     def heard(self, session: Session) -> None:
         """The agent has spoken."""
-        session.last_seen = self._last_seen[session.node] = time.monotonic()
+        session.last_seen = self._last_seen[session.node] = asyncio.get_running_loop().time()
         for hook in self.on_heartbeat:
             hook(session.node)
 

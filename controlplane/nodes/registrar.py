@@ -1,7 +1,6 @@
 """Node objects: made when an agent first connects, kept up to date from its reports. Gives each its pod CIDR.
 
-Owns the allocation of pod CIDRs, one at a time, from what the store says is taken. A node's condition Unknown,
-which silence brings, ends with the agent's next word.
+Owns the allocation of pod CIDRs, one at a time, from what the store says is taken.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ class Registrar:
         self._objects = objects
         self._cluster = cluster
         self._allocating = asyncio.Lock()
-        self._reported: dict[str, node_pb2.Node] = {}
 
     async def ensure(self, name: str) -> node_pb2.Node:
         """The node's object, with its pod CIDR; made where it is not there."""
@@ -52,25 +50,11 @@ class Registrar:
 
     async def report(self, name: str, reported: node_pb2.Node) -> None:
         """Take in what the agent says of its node."""
-        self._reported[name] = reported
         await self.ensure(name)
         await self._objects.mutate(NODE, "", name, lambda held: merge_node_identity(held, reported, ""))
         await self._objects.mutate(
             NODE, "", name, lambda held: merge_node_status(held, reported.status), status=True
         )
-
-    async def alive(self, name: str) -> None:
-        """The agent has spoken: where its silence had made the node Unknown, its last report holds again."""
-        stored, reported = self._objects.cache.get(NODE, "", name), self._reported.get(name)
-        if stored is None or reported is None:
-            return
-        ready = [condition.status for condition in stored.obj.status.conditions if condition.type == "Ready"]
-        if "Unknown" in ready:
-            await self.report(name, reported)
-
-    def forget(self, name: str) -> None:
-        """The agent's session has ended: what it said is not to be repeated for it."""
-        self._reported.pop(name, None)
 
 
 def free_range(cluster: ipaddress.IPv4Network, taken: Iterable[str]) -> str:

@@ -144,7 +144,7 @@ class _Reader:
     def __init__(self, sessions: Sessions, session: Session) -> None:
         self._sessions = sessions
         self._session = session
-        self._nodes: asyncio.Queue[node_pb2.Node | None] = asyncio.Queue(16)
+        self._nodes: asyncio.Queue[node_pb2.Node] = asyncio.Queue(16)
         self._events: asyncio.Queue[event_pb2.Event] = asyncio.Queue(_EVENTS)
         self._dropped = 0
 
@@ -153,8 +153,8 @@ class _Reader:
         session, kind = self._session, frame.WhichOneof("frame")
         if kind == "podStatus":
             self._sessions.reports.take(session.node, session.instance, frame.podStatus)
-        elif kind in ("heartbeat", "node"):
-            self._node(frame.node if kind == "node" else None)
+        elif kind == "node":
+            self._node(frame.node)
         elif kind == "acknowledge":
             session.acknowledged = max(session.acknowledged, frame.acknowledge.revision)
         elif kind == "event":
@@ -168,10 +168,10 @@ class _Reader:
             self._sessions.streams.refused(session.node, frame.streamRefused)
         elif kind == "proxy":
             self._proxy(frame.proxy)
-        else:
+        elif kind != "heartbeat":
             raise Invalid(f"a session does not carry {kind or 'an empty frame'} after hello")
 
-    def _node(self, reported: node_pb2.Node | None) -> None:
+    def _node(self, reported: node_pb2.Node) -> None:
         if self._nodes.full():
             # The oldest goes: a later report says all that it said.
             self._nodes.get_nowait()
@@ -208,14 +208,9 @@ class _Reader:
             logger.warning("a node cannot program its service rules", extra=fields)
 
     async def store_nodes(self) -> None:
-        """Node reports, in order; None stands for a mere heartbeat."""
-        name = self._session.node
+        """Node reports, in order."""
         while True:
-            reported = await self._nodes.get()
-            if reported is None:
-                await self._sessions.registrar.alive(name)
-            else:
-                await self._sessions.registrar.report(name, reported)
+            await self._sessions.registrar.report(self._session.node, await self._nodes.get())
 
     async def store_events(self) -> None:
         """Events, in order."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 
@@ -58,7 +57,7 @@ class Session:
                 yield frame
             if self._ended is not None:
                 raise self._ended
-            if time.monotonic() - self.last_seen > grace:
+            if loop.time() - self.last_seen > grace:
                 raise Unavailable(f"no heartbeat from {self.node} for {grace:.0f} s: connect again")
             if loop.time() >= beat:
                 beat = loop.time() + heartbeat

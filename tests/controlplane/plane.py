@@ -18,7 +18,6 @@ from controlplane.config import Address, Config
 from controlplane.pki import Authority
 from controlplane.server import ControlPlane, open_objects
 from controlplane.tokens import BOOTSTRAP, Tokens
-from podplane.errors import FieldError
 from podplane.kinds import NAMESPACE
 from podplane.tls import CHANNEL_OPTIONS, node_channel_credentials, token_channel_credentials
 from podplane.v1 import batch_pb2, cluster_pb2, services_pb2, session_pb2
@@ -33,16 +32,6 @@ METHODS = {
 """Every RPC of the protos, by path."""
 
 DEADLINE = 10.0
-
-
-class PassThrough:
-    """Admission that completes and refuses nothing: these tests are about what stands around it."""
-
-    def mutate(self, obj: Any, old: Any, context: Any) -> None:
-        return
-
-    def validate(self, obj: Any, old: Any, context: Any) -> list[FieldError]:
-        return []
 
 
 class Client:
@@ -128,7 +117,7 @@ async def initialise(state: Path) -> None:
     """What `init` does, without the context file."""
     state.mkdir(mode=0o700, exist_ok=True)
     Authority.create(state / "pki")
-    log, objects = await open_objects(state, admission=PassThrough())
+    log, objects = await open_objects(state)
     if objects.cache.get(NAMESPACE, "", "default") is None:
         await objects.create(NAMESPACE.message(metadata={"name": "default"}))
     await log.close()
@@ -139,7 +128,7 @@ async def running(state: Path, **changes: Any) -> AsyncIterator[Plane]:
     """A control plane on `state`, made where there is none."""
     if not (state / "store.sqlite").exists():
         await initialise(state)
-    plane = Plane(await ControlPlane.open(config(state, **changes), PassThrough()))
+    plane = Plane(await ControlPlane.open(config(state, **changes)))
     try:
         yield plane
     finally:
