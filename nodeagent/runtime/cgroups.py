@@ -63,22 +63,23 @@ class Cgroups:
         for path in self.paths(cgroup):
             (path / "cgroup.procs").write_text(str(pid))
 
-    def kill(self, cgroup: str) -> bool:
-        """Send SIGKILL to everything in a cgroup; True when nothing was there any more."""
-        for path in self.paths(cgroup):
-            if self.version == 2 and (path / "cgroup.kill").exists():
-                (path / "cgroup.kill").write_text("1")
-                return not self.processes(cgroup)
+    def kill(self, cgroup: str) -> set[int]:
+        """Send SIGKILL to everything in a cgroup; returns whom: nobody, once it is empty."""
+        path = self.paths(cgroup)[0] / "cgroup.kill"
+        if self.version == 2 and path.exists():
+            pids = self.processes(cgroup)
+            path.write_text("1")
+            return pids
         return self._kill_each(cgroup)
 
-    def _kill_each(self, cgroup: str) -> bool:
+    def _kill_each(self, cgroup: str) -> set[int]:
         # Frozen first: a fork bomb would outrun the loop. A frozen process dies when it is thawed.
         with _frozen(self.paths(cgroup)):
             pids = self.processes(cgroup)
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        return not pids
+        return pids
 
     def remove(self, cgroup: str) -> bool:
         """Remove a cgroup and those below it; False while a process keeps one."""

@@ -18,33 +18,30 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from nodeagent import syscalls
-from nodeagent.runtime import conmon, inotify, logs, spec
+from nodeagent.runtime import inotify, selftest, spec
 from nodeagent.runtime.bundle import Bundles, Record
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.conmon import Files, Programs
 from nodeagent.runtime.detection import RuntimeNotReady, facts, find_programs
+from nodeagent.runtime.ending import end_conmon, kill_cgroup
 from nodeagent.runtime.filters import DEFAULT_PROFILE, Filters
-from nodeagent.runtime.image import HOST
 from nodeagent.runtime.images import ImageStore
-from nodeagent.runtime.process import Completed, ProgramTimeout, ended, run
+from nodeagent.runtime.launch import Launcher
+from nodeagent.runtime.process import Completed, ProgramTimeout, run
 from nodeagent.runtime.rootfs import Rootfs
 from nodeagent.runtime.supervision import Supervision, Watched, living_conmon, read_exit
 from nodeagent.types import (
     ContainerExit,
     ContainerFound,
     ContainerRequest,
-    Resources,
     RuntimeFailure,
-    Sandbox,
-    Security,
 )
 
 CONMON_CGROUP = "podplane/conmon"
@@ -76,6 +73,7 @@ class ContainerRuntime:
         self._events = inotify.Inotify()
         self._supervision = Supervision(
             run / "exits", cgroups, self._events, self.exits.put_nowait, self._lost)  # fmt: skip
+        self._launcher = Launcher(programs, self._events, deadlines.create)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -102,7 +100,12 @@ class ContainerRuntime:
             raise RuntimeNotReady(f"cannot prepare the container runtime: {error}") from error
         made = cls(state=state, run=run, images=images, programs=programs, cgroups=cgroups, node=node, rootfs=rootfs,
                    filters=filters, deadlines=deadlines, conmon_cgroup=conmon_cgroup)  # fmt: skip
-        await made._self_test()
+        try:
+            await selftest.check(made, f"{conmon_cgroup}-selftest", deadlines.start)
+            await asyncio.to_thread(made._bundles.remove_log, selftest.request(""))
+        except BaseException:
+            await made.close()
+            raise
         return made
 
     async def close(self) -> None:
@@ -129,7 +132,7 @@ class ContainerRuntime:
         image = await self._images.get(request.image)
         try:
             record, key = await asyncio.to_thread(self._bundles.make, request, image)
-            pid = await self._run_conmon(request, files, record)
+            pid = await self._launcher.create(request, files, Path(record.log))
         except BaseException as error:
             await asyncio.shield(self.remove(request.id))
             raise _told(error, "CreateContainerError") from error
@@ -168,15 +171,15 @@ class ContainerRuntime:
         """Kill every process of the container and wait until none is left. Raises RuntimeFailure after a deadline."""
         record = self._bundles.record(id)
         if record is not None:
-            await self._kill(record.cgroup)
+            await kill_cgroup(self.cgroups, record.cgroup, self._deadlines.kill)
 
     async def remove(self, id: str) -> None:
         """Remove every trace of a container but its logs; killed first if it lives. Raises RuntimeFailure."""
         files, record = self._files(id), self._bundles.record(id)
         self._supervision.forget(id)
         if record is not None:
-            await self._kill(record.cgroup)
-            await self._end_conmon(files)
+            await kill_cgroup(self.cgroups, record.cgroup, self._deadlines.kill)
+            await end_conmon(files)
         if (self.programs.root / id).exists():
             await self._delete(id)
         try:
@@ -234,54 +237,6 @@ class ContainerRuntime:
     async def _runtime(self, *argv: str, deadline: float) -> Completed:
         return await run([self.programs.runtime, f"--root={self.programs.root}", *argv], deadline=deadline)
 
-    async def _run_conmon(self, request: ContainerRequest, files: Files, record: Record) -> int:
-        loop = asyncio.get_running_loop()
-        limit = loop.time() + self._deadlines.create
-        argv = conmon.command(self.programs, files, request, Path(record.log), conmon.LOG_LIMIT)
-        sync = os.open(files.sync, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            env = {"_OCI_SYNCPIPE": str(sync)}
-            done = await run(argv, deadline=self._deadlines.create, env=env, pass_fds=[sync])
-        finally:
-            os.close(sync)
-        if done.code != 0:
-            raise RuntimeFailure("CreateContainerError", f"conmon failed: {done.words}")
-        pidfd = living_conmon(files)
-        try:
-            return await self._answer(files, pidfd, limit - loop.time())
-        except TimeoutError:
-            message = f"the runtime did not create the container within {self._deadlines.create:g} s"
-            raise RuntimeFailure("CreateContainerError", message) from None
-        finally:
-            if pidfd is not None:
-                os.close(pidfd)
-
-    async def _answer(self, files: Files, pidfd: int | None, deadline: float) -> int:
-        """Wait until conmon has written its line, or is gone."""
-        loop = asyncio.get_running_loop()
-        changed: asyncio.Queue[None] = asyncio.Queue()
-
-        def wake() -> None:
-            changed.put_nowait(None)
-
-        watch = self._events.watch(files.sync, inotify.IN_MODIFY, lambda _mask, _name: wake())
-        if pidfd is not None:
-            loop.add_reader(pidfd, _once(loop, pidfd, wake))
-        try:
-            async with asyncio.timeout(deadline):
-                while True:
-                    alive = pidfd is not None and not _gone(pidfd)
-                    pid = conmon.answer(files.sync.read_text())
-                    if pid is not None:
-                        return pid
-                    if not alive:
-                        raise RuntimeFailure("CreateContainerError", "conmon ended before the container was created")
-                    await changed.get()
-        finally:
-            self._events.forget(watch)
-            if pidfd is not None:
-                loop.remove_reader(pidfd)
-
     async def _created(self, files: Files, record: Record, key: str) -> None:
         self._supervision.watch(self._watched(files, record), living_conmon(files))
         self._bundles.filters.learn(key, self.programs.root / files.id / "seccomp.bpf")
@@ -306,29 +261,9 @@ class ContainerRuntime:
 
     async def _end_lost(self, watched: Watched) -> None:
         with contextlib.suppress(RuntimeFailure):
-            await self._kill(watched.cgroup)
+            await kill_cgroup(self.cgroups, watched.cgroup, self._deadlines.kill)
         id = watched.files.id
         self.exits.put_nowait(ContainerExit(id, None, False, time.time(), "conmon ended before the container"))
-
-    async def _kill(self, cgroup: str) -> None:
-        limit = time.monotonic() + self._deadlines.kill
-        while not await asyncio.to_thread(self.cgroups.kill, cgroup):
-            pids = await asyncio.to_thread(self.cgroups.processes, cgroup)
-            if not await _all_ended(pids, limit - time.monotonic()):
-                message = f"processes {sorted(pids)} did not end within {self._deadlines.kill:g} s of SIGKILL"
-                raise RuntimeFailure("KillContainerError", message)
-
-    async def _end_conmon(self, files: Files) -> None:
-        # It ends by itself once it has written the exit file; a stuck one (its disk is full) is not waited for.
-        pidfd = living_conmon(files)
-        if pidfd is None:
-            return
-        try:
-            if not await ended(pidfd, 2.0):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                await ended(pidfd, 2.0)
-        finally:
-            os.close(pidfd)
 
     async def _delete(self, id: str) -> None:
         try:
@@ -368,28 +303,6 @@ class ContainerRuntime:
         state = "stopped" if end else status if alive and status in ("created", "running") else "unknown"
         return ContainerFound(id, uid, name, int(attempt), state, self.pid(id), alive, end)
 
-    async def _self_test(self) -> None:
-        request = _test_request(self._run)
-        try:
-            await self.remove(request.id)
-            await self.create(request)
-            await self.start(request.id)
-            end = await asyncio.wait_for(self.exits.get(), self._deadlines.start)
-            if end.code != 0:
-                raise RuntimeNotReady(f"the test container ended with {end.code}: {await self._test_log(request)}")
-        except TimeoutError:
-            raise RuntimeNotReady("the test container did not end in time") from None
-        except RuntimeFailure as failure:
-            raise RuntimeNotReady(f"the test container failed: {failure.message}") from failure
-        finally:
-            with contextlib.suppress(RuntimeFailure):
-                await self.remove(request.id)
-            self._bundles.remove_log(request)
-
-    async def _test_log(self, request: ContainerRequest) -> str:
-        path = self.log_path(request.id)
-        return await asyncio.to_thread(logs.last_lines, path, 5, 500) if path else ""
-
 
 def _prepare(run: Path, rootfs: Rootfs, cgroups: Cgroups, conmon_cgroup: str) -> None:
     for path in (run, run / "containers", run / "exits", run / "oci", run / "attach"):
@@ -408,42 +321,3 @@ def _told(error: BaseException, reason: str) -> BaseException:
     if isinstance(error, OSError | ProgramTimeout):
         return RuntimeFailure(reason, f"cannot create container: {error}")
     return error
-
-
-def _once(loop: asyncio.AbstractEventLoop, pidfd: int, wake: Callable[[], None]) -> Callable[[], None]:
-    def woken() -> None:
-        # An ended process stays readable.
-        loop.remove_reader(pidfd)
-        wake()
-
-    return woken
-
-
-def _gone(pidfd: int) -> bool:
-    try:
-        signal.pidfd_send_signal(pidfd, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
-async def _all_ended(pids: set[int], deadline: float) -> bool:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            pidfd = syscalls.pidfd_open(pid)
-            try:
-                if not await ended(pidfd, max(0.0, deadline)):
-                    return False
-            finally:
-                os.close(pidfd)
-    return deadline > 0
-
-
-def _test_request(run: Path) -> ContainerRequest:
-    box = Sandbox("selftest", 0, None, None, None, None, None, None)
-    return ContainerRequest(
-        pod_uid="selftest", namespace="podplane", pod_name="selftest", name="runtime", attempt=0, image=HOST,
-        command=("/bin/true",), args=(), env=(), working_dir="/", mounts=(), sandbox=box, resources=Resources(),
-        security=Security(), cgroup="podplane/selftest/" + Files(run, "selftest").short,
-    )  # fmt: skip
-

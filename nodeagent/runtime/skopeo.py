@@ -69,7 +69,8 @@ class Skopeo:
         if program is None:
             raise ImageFailure("ErrImagePull", "skopeo is not installed: install the package skopeo")
         with self._credentials(auth) as file:
-            argv = [program, "--override-os", "linux", verb, "--authfile", str(file), *rest]
+            conf = [f"--registries-conf={self.registries_conf}"] if self.registries_conf is not None else []
+            argv = [program, "--override-os", "linux", *conf, verb, "--authfile", str(file), *rest]
             try:
                 done = await run(argv, deadline=deadline, env=self._environment())
             except ProgramTimeout:
@@ -83,10 +84,7 @@ class Skopeo:
 
     def _environment(self) -> Mapping[str, str]:
         env = {name: os.environ[name] for name in _PROXIES if name in os.environ}
-        env |= {"TMPDIR": str(self.scratch), "HOME": str(self.run)}
-        if self.registries_conf is not None:
-            env["CONTAINERS_REGISTRIES_CONF"] = str(self.registries_conf)
-        return env
+        return env | {"TMPDIR": str(self.scratch), "HOME": str(self.run)}
 
     @contextlib.contextmanager
     def _credentials(self, auth: bytes | None) -> Iterator[Path]:

@@ -1,0 +1,284 @@
+"""Containers end to end: a real OCI runtime, conmon, overlay and cgroups."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nodeagent.runtime import logs
+from nodeagent.runtime.cgroups import Cgroups
+from nodeagent.runtime.containers import ContainerRuntime, Deadlines
+from nodeagent.types import Mount, Resources, RuntimeFailure, Sandbox, Security
+
+from .conftest import KIND, Node, ended, ran
+
+
+async def test_exit_code_log_and_time_are_told(node: Node, runtime: ContainerRuntime) -> None:
+    request = node.request("/bin/sh", "-c", "echo out; echo err >&2; exit 7")
+    before = time.time()
+    end = await ran(runtime, request)
+    assert (end.code, end.oom) == (7, False)
+    assert before - 1 <= end.finished_at <= time.time() + 1
+    assert sorted(node.log(request).split()) == ["err", "out"]
+
+
+async def test_a_signal_ends_with_128_plus_its_number(node: Node, runtime: ContainerRuntime) -> None:
+    request = node.request("/bin/sh", "-c", "trap 'exit 3' USR1; echo ready; while :; do sleep 0.05; done")
+    pid = await runtime.create(request)
+    assert runtime.pid(request.id) == pid
+    await runtime.start(request.id)
+    await _written(node, request.name)
+    await runtime.signal(request.id, signal.SIGUSR1)
+    assert (await ended(runtime, request)).code == 3
+    await runtime.signal(request.id, signal.SIGUSR1)
+    assert runtime.pid(request.id) is None
+
+
+async def test_kill_ends_every_process_of_the_container(node: Node, runtime: ContainerRuntime) -> None:
+    request = node.request("/bin/sh", "-c", "sleep 1000 & sleep 1000 & wait")
+    await runtime.create(request)
+    await runtime.start(request.id)
+    await runtime.kill(request.id)
+    assert (await ended(runtime, request)).code == 137
+    assert Cgroups.detect().processes(request.cgroup) == set()
+
+
+async def test_nothing_is_left_after_remove_but_the_log(node: Node, runtime: ContainerRuntime) -> None:
+    request = node.request("/bin/sh", "-c", "echo kept; sleep 1000")
+    await runtime.create(request)
+    await runtime.start(request.id)
+    await _written(node, request.name)
+    await runtime.remove(request.id)
+    await runtime.remove(request.id)
+    assert [str(p) for p in node.run.rglob("*") if request.id in str(p)] == []
+    assert [str(p) for p in node.state.rglob("*") if request.id in str(p)] == []
+    assert request.id not in Path("/proc/self/mountinfo").read_text()
+    assert all(not path.exists() for path in Cgroups.detect().paths(request.cgroup))
+    assert not any(request.id in line for line in _command_lines())
+    assert node.log(request) == "kept\n"
+
+
+@pytest.mark.parametrize("command", ["/bin/no-such-program", "no-such-program", "/etc/passwd", "/etc"])
+async def test_a_command_that_cannot_run_is_run_container_error(
+    node: Node, runtime: ContainerRuntime, command: str
+) -> None:
+    request = node.request(command)
+    with pytest.raises(RuntimeFailure) as caught:
+        await ran(runtime, request)
+    assert caught.value.reason == "RunContainerError", caught.value.message
+    await runtime.remove(request.id)
+
+
+async def test_anything_else_that_is_refused_is_create_container_error(node: Node, runtime: ContainerRuntime) -> None:
+    missing = Mount(Path("/no/such/source"), "/data")
+    with pytest.raises(RuntimeFailure) as caught:
+        await runtime.create(node.request("/bin/true", mounts=(missing,)))
+    assert caught.value.reason == "CreateContainerError"
+    assert "/no/such/source" in caught.value.message or "/data" in caught.value.message
+    assert not list((node.run / "containers").iterdir())
+
+
+async def test_create_again_finds_the_container(node: Node, runtime: ContainerRuntime) -> None:
+    request = node.request("/bin/sleep", "1000")
+    assert await runtime.create(request) == await runtime.create(request)
+    await runtime.start(request.id)
+    await runtime.start(request.id)
+    await runtime.remove(request.id)
+
+
+async def test_an_agent_that_comes_back_finds_what_ran_and_what_ended(node: Node, runtime: ContainerRuntime) -> None:
+    created, running = node.request("/bin/true", name="created"), node.request("/bin/sleep", "1000", name="running")
+    over = node.request("/bin/sh", "-c", "sleep 0.1; exit 9", name="over")
+    pids = [await runtime.create(item) for item in (created, running, over)]
+    await runtime.start(running.id)
+    await runtime.start(over.id)
+    await runtime.close()
+    await _exists(node.run / "exits" / over.id)
+
+    back = await node.open()
+    found = {item.name: item for item in await back.list()}
+    assert {name: item.state for name, item in found.items()} == {
+        "created": "created", "running": "running", "over": "stopped"}  # fmt: skip
+    assert (found["created"].pid, found["running"].pid, found["over"].pid) == (pids[0], pids[1], None)
+    assert found["over"].exit is not None
+    assert found["over"].exit.code == 9
+    assert (await ended(back, over)).code == 9
+    await back.start(created.id)
+    assert (await ended(back, created)).code == 0
+    await back.kill(running.id)
+    assert (await ended(back, running)).code == 137
+
+
+async def test_a_container_whose_conmon_was_killed_is_killed_and_reported(
+    node: Node, runtime: ContainerRuntime
+) -> None:
+    request = node.request("/bin/sleep", "1000")
+    await runtime.create(request)
+    await runtime.start(request.id)
+    os.kill(int((node.run / "containers" / request.id / "conmon.pid").read_text()), signal.SIGKILL)
+    end = await ended(runtime, request)
+    assert end.code is None
+    assert Cgroups.detect().processes(request.cgroup) == set()
+
+
+async def test_a_conmon_that_died_while_no_agent_ran_is_noticed(node: Node, runtime: ContainerRuntime) -> None:
+    request = node.request("/bin/sleep", "1000")
+    await runtime.create(request)
+    await runtime.start(request.id)
+    await runtime.close()
+    os.kill(int((node.run / "containers" / request.id / "conmon.pid").read_text()), signal.SIGKILL)
+    back = await node.open()
+    found = [(item.state, item.conmon_alive) for item in await back.list()]
+    assert found in ([("unknown", False)], [("running", True)])
+    assert (await ended(back, request)).code is None
+
+
+async def test_a_runtime_that_hangs_is_given_up_at_the_deadline(node: Node) -> None:
+    runtime = await node.open(deadlines=Deadlines(create=20))
+    hanging = node.run / "hang"
+    hanging.write_text("#!/bin/sh\nexec sleep 1000\n")
+    hanging.chmod(0o755)
+    real = runtime.programs
+    short = replace(real, runtime=str(hanging))
+    runtime._launcher._programs, runtime._launcher._deadline = short, 0.5
+    request = node.request("/bin/true")
+    with pytest.raises(RuntimeFailure, match=r"within 0\.5 s"):
+        await runtime.create(request)
+    assert not (node.run / "containers" / request.id).exists()
+    assert not any(str(hanging) in line for line in _command_lines())
+
+
+async def test_out_of_memory_is_told(node: Node, runtime: ContainerRuntime) -> None:
+    eat = "import sys; data = bytearray(300 << 20); print(len(data))"
+    request = node.request("/usr/bin/python3", "-S", "-c", eat, resources=Resources(memory_limit=64 << 20))
+    end = await ran(runtime, request)
+    assert (end.code, end.oom) == (137, True)
+
+
+async def test_the_termination_message_is_read(node: Node, runtime: ContainerRuntime) -> None:
+    end = await ran(runtime, node.request("/bin/sh", "-c", "printf why > /dev/termination-log; exit 1"))
+    assert (end.code, end.message) == (1, "why")
+    long = node.request("/bin/sh", "-c", "head -c 9000 /dev/zero | tr '\\0' x > /tmp/message", name="long",
+                        termination_message_path="/tmp/message")  # fmt: skip
+    assert (await ran(runtime, long)).message == "x" * 4096
+
+
+async def test_identity_privileges_and_limits_hold(node: Node, runtime: ContainerRuntime) -> None:
+    script = "id -u; id -g; grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status; cat /proc/self/oom_score_adj"
+    request = node.request("/bin/sh", "-c", script, security=Security(uid=1000, gid=2000))
+    assert (await ran(runtime, request)).code == 0
+    said = node.log(request).split()
+    assert said[:2] == ["1000", "2000"]
+    assert said[said.index("NoNewPrivs:") + 1] == "1"
+    assert said[said.index("Seccomp:") + 1] == "2"
+    assert said[-1] == "1000"
+
+
+async def test_root_has_the_default_capabilities_and_masked_paths(node: Node, runtime: ContainerRuntime) -> None:
+    script = "grep CapEff /proc/self/status; cat /proc/keys 2>/dev/null | wc -c; echo 1 2>/dev/null > /proc/sys/kernel/panic"
+    request = node.request("/bin/sh", "-c", script + " || echo refused; mount -t tmpfs x /mnt || echo no mount")
+    await ran(runtime, request)
+    said = node.log(request)
+    assert int(said.split()[1], 16) == 0xA80405FB  # containerd's 0xa80425fb without NET_RAW
+    assert said.split()[2] == "0"
+    assert "refused" in said
+    assert "no mount" in said
+
+
+async def test_a_second_container_uses_the_compiled_filter(node: Node, runtime: ContainerRuntime) -> None:
+    if KIND != "crun":
+        pytest.skip("runc compiles the filter each time")
+    request = node.request("/bin/sh", "-c", "grep Seccomp: /proc/self/status; unshare -n true || echo refused")
+    await ran(runtime, request)
+    config = (node.run / "containers" / request.id / "config.json").read_text()
+    assert "run.oci.seccomp_bpf_data" in config
+    assert node.log(request).split()[:2] == ["Seccomp:", "2"]
+    assert "refused" in node.log(request)
+
+
+async def test_containers_of_a_pod_share_net_uts_and_ipc_only(node: Node, runtime: ContainerRuntime) -> None:
+    space = Path("/proc/self/ns")
+    box = Sandbox("uid-1", 0, None, space / "net", space / "uts", space / "ipc", None, None)
+    own = {kind: os.readlink(space / kind) for kind in ("net", "uts", "ipc", "pid", "mnt")}
+    script = "for n in net uts ipc pid mnt; do readlink /proc/self/ns/$n; done"
+    # /proc/self is the runtime's own there; the test's namespaces are those of this process.
+    pinned = {kind: Path(f"/proc/{os.getpid()}/ns/{kind}") for kind in ("net", "uts", "ipc")}
+    box = replace(box, net=pinned["net"], uts=pinned["uts"], ipc=pinned["ipc"])
+    request = node.request("/bin/sh", "-c", script, sandbox=box)
+    await ran(runtime, request)
+    seen = dict(zip(("net", "uts", "ipc", "pid", "mnt"), node.log(request).split(), strict=True))
+    assert [kind for kind in own if own[kind] == seen[kind]] == ["net", "uts", "ipc"]
+
+
+async def test_a_run_as_non_root_violation_is_a_config_error(node: Node, runtime: ContainerRuntime) -> None:
+    with pytest.raises(RuntimeFailure) as caught:
+        await runtime.create(node.request("/bin/true", security=Security(run_as_non_root=True)))
+    assert caught.value.reason == "CreateContainerConfigError"
+    assert caught.value.message == "container has runAsNonRoot and image will run as root"
+
+
+async def test_the_log_is_followed_across_rotation(node: Node, runtime: ContainerRuntime) -> None:
+    script = "for i in 1 2 3; do echo a$i; done; read x < /tmp/go; for i in 1 2 3; do echo b$i; done"
+    go = node.state / "go"
+    os.mkfifo(go)
+    request = node.request("/bin/sh", "-c", script, mounts=(Mount(go, "/tmp/go"),))
+    await runtime.create(request)
+    await runtime.start(request.id)
+    log = runtime.log_path(request.id)
+    assert log is not None
+    over = False
+    read: list[bytes] = []
+
+    async def follow() -> None:
+        async for chunk in logs.read(log, logs.LogOptions(follow=True), ended=lambda: over, events=runtime._events):
+            read.append(chunk)
+
+    task = asyncio.create_task(follow())
+    while b"a3" not in b"".join(read):
+        await asyncio.sleep(0.01)
+    log.rename(log.with_name("0.log.1"))
+    runtime.reopen_log(request.id)
+    await _exists(log)
+    await asyncio.to_thread(go.write_text, "go\n")
+    await ended(runtime, request)
+    over = True
+    await asyncio.wait_for(task, 10)
+    assert b"".join(read).split() == [b"a1", b"a2", b"a3", b"b1", b"b2", b"b3"]
+
+
+async def test_exec_runs_in_the_container(node: Node, runtime: ContainerRuntime) -> None:
+    request = node.request("/bin/sleep", "1000", env=(("COLOUR", "blue"),))
+    await runtime.create(request)
+    await runtime.start(request.id)
+    argv = runtime.exec_command(request.id, ["/bin/sh", "-c", "echo $COLOUR; exit 5"])
+    child = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+    out, _ = await asyncio.wait_for(child.communicate(), 20)
+    assert (child.returncode, out) == (5, b"blue\n")
+
+
+def _command_lines() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_text())
+        except OSError:
+            continue
+    return found
+
+
+async def _written(node: Node, name: str) -> None:
+    async with asyncio.timeout(20):
+        while not any(path.stat().st_size for path in node.state.glob(f"logs/*/{name}/*.log")):
+            await asyncio.sleep(0.01)
+
+
+async def _exists(path: Path) -> None:
+    async with asyncio.timeout(20):
+        while not path.exists():
+            await asyncio.sleep(0.01)
