@@ -11,6 +11,8 @@ import sys
 
 def main() -> None:
     """Run the command line and exit."""
+    # gRPC's C core would write its own notes on failed handshakes beside our one line.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from podctl.cli import run
 

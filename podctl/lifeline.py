@@ -6,6 +6,7 @@ The scale ends with the last thing that happened: what goes on until now ends in
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,8 +90,10 @@ def draw(pod: Any, events: Sequence[Any], width: int, glyphs: Glyphs) -> str:
     lines.append("")
     label = max(len(moment.name) for moment in happened)
     for moment in happened:
-        line = f"  {_clock(moment.at)}  {'+' + _length(moment.at - start):>9}  {moment.name:<{label}}  {moment.note}"
-        lines.append(line.rstrip()[:width])
+        head = f"  {_clock(moment.at)}  {'+' + _length(moment.at - start):>9}  {moment.name:<{label}}  "
+        notes = textwrap.wrap(moment.note, max(width - len(head), 20)) or [""]
+        lines.append((head + notes[0]).rstrip())
+        lines += [" " * len(head) + note for note in notes[1:]]
     return "\n".join(lines)
 
 

@@ -97,14 +97,23 @@ def _write(words: str, form: Format) -> None:
     print(words, end="" if form.name == "jsonpath" else "\n")
 
 
-def print_change(event: str | None, obj: Any, form: Format) -> None:
-    """One change of a watch as a document of its own; flushed, because a reader waits for it."""
-    if form.name == "name" or (event is None and form.name != "yaml"):
-        print_one(obj, form)
-    else:
-        data = tree(obj) if event is None else {"object": tree(obj), "type": event}
-        print(("---\n" if form.name == "yaml" else "") + text(data, form))
-    print(end="", flush=True)
+class DocumentPrinter:
+    """Prints objects as they come, each a document of its own; flushed, because a reader waits for it."""
+
+    def __init__(self, form: Format) -> None:
+        self._form = form
+        self._begun = False
+
+    def print(self, obj: Any, event: str | None = None) -> None:
+        """One object or, with an event, one change of a watch."""
+        if self._form.name == "yaml" and self._begun:
+            print("---")
+        self._begun = True
+        if event is None or self._form.name == "name":
+            print_one(obj, self._form)
+        else:
+            _write(text({"object": tree(obj), "type": event}, self._form), self._form)
+        print(end="", flush=True)
 
 
 @dataclass(slots=True)
@@ -127,7 +136,7 @@ class TablePrinter:
         self._kind = kind
         self._options = options
         self._table = tables.table_of(kind.name)
-        self._columns = Columns()
+        self._columns = Columns([len("MODIFIED") + 3] if options.events else [])
         self._begun = False
 
     def print(self, changes: Sequence[tuple[str, Any]]) -> None:

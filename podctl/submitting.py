@@ -15,6 +15,7 @@ from podctl.flags import Parser
 from podctl.manifests import Manifest, documents
 from podctl.resources import object_word
 from podplane.errors import Invalid, PodplaneError, Unauthenticated
+from podplane.kinds import Kind
 
 FORMATS = ("name", "json", "yaml", "jsonpath", "jsonpath-as-json")
 
@@ -34,7 +35,7 @@ def add_result_flags(parser: Parser) -> None:
 
 def submit_all(args: Namespace, client: Client, send: Callable[[Client, Manifest], tuple[Any, str]], doing: str) -> int:
     """Send every document of -f; 1 where any failed. `send` gives the object and the word for what became of it."""
-    form = output.parse_format(args.output, FORMATS)
+    reporter = Reporter(args)
     failed = False
     for item in documents(args.filename, args.recursive):
         try:
@@ -42,7 +43,7 @@ def submit_all(args: Namespace, client: Client, send: Callable[[Client, Manifest
                 raise item
             item.settle(client.namespace, args.namespace is not None)
             obj, word = (item.obj, "created") if args.dry_run == "client" else send(client, item)
-            report(obj, item, word, form, args.dry_run == "client")
+            reporter.report(item.kind, obj, word)
         except (Disconnected, Unauthenticated):
             raise  # the next document would fare no better
         except (Failure, PodplaneError) as error:
@@ -51,13 +52,19 @@ def submit_all(args: Namespace, client: Client, send: Callable[[Client, Manifest
     return 1 if failed else 0
 
 
-def report(obj: Any, item: Manifest, word: str, form: output.Format, dry: bool) -> None:
-    """`pod/web created`, or the object in the format asked for."""
-    if form.name:
-        output.print_change(None, obj, form)
-    else:
-        suffix = " (dry run)" if dry else ""
-        print(f"{object_word(item.kind, obj.metadata.name)} {word}{suffix}", flush=True)
+class Reporter:
+    """Says what became of each object: `pod/web created`, or the object in the format asked for."""
+
+    def __init__(self, args: Namespace) -> None:
+        self._form = output.parse_format(args.output, FORMATS)
+        self._documents = output.DocumentPrinter(self._form)
+        self._suffix = " (dry run)" if args.dry_run == "client" else ""
+
+    def report(self, kind: Kind, obj: Any, word: str) -> None:
+        if self._form.name:
+            self._documents.print(obj)
+        else:
+            print(f"{object_word(kind, obj.metadata.name)} {word}{self._suffix}", flush=True)
 
 
 def _message(error: Exception, item: Manifest | Failure, doing: str) -> str:

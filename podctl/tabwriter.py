@@ -6,6 +6,8 @@ adjacent lines that all have that cell, so that a line without tabs starts new c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def align(text: str, *, minimum: int = 0, padding: int = 2) -> str:
     """The text with its tabs replaced by spaces; a column is `minimum` wide at least, `padding` included."""
@@ -43,8 +45,9 @@ def _emit(lines: list[list[str]], widths: list[int], output: list[str]) -> None:
 class Columns:
     """Rows of one table, written as they come: a column keeps the widest width it has had (kubectl get -w)."""
 
-    def __init__(self) -> None:
-        self._widths: list[int] = []
+    def __init__(self, widths: Iterable[int] = ()) -> None:
+        """`widths` of the first columns, where it is known what will come."""
+        self._widths = list(widths)
 
     def lines(self, rows: list[list[str]]) -> list[str]:
         """The rows, aligned with all rows before (minimum width 6, padding 3, the last cell not padded)."""

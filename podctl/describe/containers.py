@@ -9,26 +9,37 @@ from podctl.describe.writer import NONE, Writer
 from podctl.durations import rfc1123
 from podplane.manifest import printing
 
+_NAME_INDENT = ("  ", "   ")
+_VOLUMES = {
+    "emptyDir": "EmptyDir (a temporary directory that shares a pod's lifetime)",
+    "configMap": "ConfigMap (a volume populated by a ConfigMap)",
+    "secret": "Secret (a volume populated by a Secret)",
+    "hostPath": "HostPath (bare host directory volume)",
+    "nfs": "NFS (an NFS mount that lasts the lifetime of a pod)",
+    "downwardAPI": "DownwardAPI (a volume populated by information about the pod)",
+    "projected": "Projected (a volume that contains injected data from multiple sources)",
+}
+
 
 def describe_containers(
     writer: Writer, title: str, containers: Sequence[Any], statuses: Iterable[Any], level: int
 ) -> None:
-    """Every container, with its status where it has one. A level is two spaces; templates indent by three."""
+    """Every container, with its status where it has one; below a template's heading (level 1) names stand closer."""
     if not containers:
         return
     by_name = {status.name: status for status in statuses}
     writer.line(level, f"{title}:")
     for container in containers:
         status = by_name.get(container.name)
-        writer.line(level, f"  {container.name}:" if status else f" {container.name}:")
-        _identity(writer, container, status, level + 2)
-        _command(writer, container, level + 2)
+        writer.line(0, f"{_NAME_INDENT[level]}{container.name}:")
+        _identity(writer, container, status, 2)
+        _command(writer, container, 2)
         if status is not None:
-            _state(writer, status, level + 2)
-        _resources(writer, container.resources, level + 2)
-        _probes(writer, container, level + 2)
-        _environment(writer, container, level + 2)
-        _mounts(writer, container, level + 2)
+            _state(writer, status, 2)
+        _resources(writer, container.resources, 2)
+        _probes(writer, container, 2)
+        _environment(writer, container, 2)
+        _mounts(writer, container, 2)
 
 
 def describe_volumes(writer: Writer, volumes: Sequence[Any], level: int) -> None:
@@ -38,13 +49,17 @@ def describe_volumes(writer: Writer, volumes: Sequence[Any], level: int) -> None
         return
     writer.line(level, "Volumes:")
     for volume in volumes:
-        writer.line(level, f" {volume.name}:")
+        writer.line(0, f"{_NAME_INDENT[level]}{volume.name}:")
         for field, source in volume.ListFields():
             if field.name == "name":
                 continue
-            writer.field(level + 1, "  Type", field.name[0].upper() + field.name[1:])
+            writer.field(2, "Type", _VOLUMES.get(field.name) or _title(field.name))
             for key, value in printing.to_dict(source).items():
-                writer.field(level + 1, f"  {key[0].upper()}{key[1:]}", _compact(value))
+                writer.field(2, _title(key), _compact(value))
+
+
+def _title(name: str) -> str:
+    return name[0].upper() + name[1:]
 
 
 def _compact(value: Any) -> str:

@@ -79,8 +79,10 @@ class Writer:
         self.annotations(0, metadata.annotations)
 
     def text(self) -> str:
-        """Everything, aligned."""
-        return align("\n".join(line.rstrip("\t") for line in self._lines), padding=2)
+        """Everything, aligned; a field without a value keeps its place in the column, without trailing blanks."""
+        aligned = align("\n".join(self._lines), padding=2).split("\n")
+        pairs = zip(self._lines, aligned, strict=True)
+        return "\n".join(shown.rstrip() if line.endswith("\t") else shown for line, shown in pairs)
 
 
 def controller(obj: Any) -> str:

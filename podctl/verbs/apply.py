@@ -19,6 +19,8 @@ EXAMPLES = """
   generate | podctl apply -f -
 """
 
+_REVISION = "deployment.kubernetes.io/revision"
+
 
 def configure(parser: Parser) -> None:
     add_file_flags(parser)
@@ -43,5 +45,15 @@ def _apply(client: Client, item: Manifest) -> tuple[Any, str]:
     after = client.write("Apply", item.obj)
     if before is None or before.metadata.uid != after.metadata.uid:
         return after, "created"
-    same = before.metadata.resourceVersion == after.metadata.resourceVersion
-    return after, "unchanged" if same else "configured"
+    return after, "unchanged" if _applied(before) == _applied(after) else "configured"
+
+
+def _applied(obj: Any) -> Any:
+    """What an apply could have changed: controllers write statuses and their own annotations in between."""
+    part = type(obj)()
+    part.CopyFrom(obj)
+    part.metadata.ClearField("resourceVersion")
+    part.metadata.annotations.pop(_REVISION, None)
+    if "status" in part.DESCRIPTOR.fields_by_name:
+        part.ClearField("status")
+    return part

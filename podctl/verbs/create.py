@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from podctl import output
 from podctl.client import Client, connect
 from podctl.failure import Failure, UsageFailure
 from podctl.flags import Parser, add_file_flags
 from podctl.manifests import Manifest
-from podctl.submitting import FORMATS, add_result_flags, report, submit_all
+from podctl.submitting import Reporter, add_result_flags, submit_all
 from podplane.kinds import kind_of
 from podplane.v1 import config_pb2, meta_pb2, namespace_pb2
 
@@ -48,6 +47,7 @@ def run(args: Namespace) -> int:
     if args.filename and args.what:
         raise UsageFailure(f"-f takes no further arguments, only {' '.join(args.what)} was given as well", "create")
     made = None if args.filename else _made(args)
+    reporter = Reporter(args)
     with connect(args) as client:
         if made is None:
             return submit_all(args, client, _create, "creating")
@@ -55,7 +55,7 @@ def run(args: Namespace) -> int:
         item.settle(client.namespace, args.namespace is not None)
         dry = args.dry_run == "client"
         obj = made if dry else client.write("Create", made)
-        report(obj, item, "created", output.parse_format(args.output, FORMATS), dry)
+        reporter.report(item.kind, obj, "created")
     return 0
 
 

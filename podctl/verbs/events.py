@@ -76,7 +76,8 @@ def seen(event: Any, now: float) -> str:
 def _show(columns: Columns, events: list[Any], args: Namespace, form: output.Format, *, header: bool) -> None:
     if form.name:
         for event in events:
-            output.print_change(None, event, form)
+            output.print_one(event, form)
+        print(end="", flush=True)
         return
     now = time.time()
     titles = ["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]

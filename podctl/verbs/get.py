@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -190,18 +190,23 @@ def _watch(args: Namespace, client: Client, target: Target, query: Query, form: 
     page: Page = client.list(target.kind, query, args.chunk_size)
     if target.names and not page.items:
         client.get(target.kind, client.namespace, target.names[0])  # raises NotFound in the server's words
-    table = _printer(target.kind, _options(args, form))
+    show = _shower(args, target.kind, form)
     if not args.watch_only:
-        _show(table, form, [("ADDED", obj) for obj in _sorted(page.items, args.sort_by)], args.output_watch_events)
+        show([("ADDED", obj) for obj in _sorted(page.items, args.sort_by)])
     for change in Watcher(client, target.kind, query, page.items, page.revision).changes():
-        _show(table, form, [(change.type, change.object)], args.output_watch_events)
+        show([(change.type, change.object)])
     return 0
 
 
-def _show(table: output.TablePrinter, form: output.Format, changes: list[tuple[str, Any]], events: bool) -> None:
+def _shower(args: Namespace, kind: Kind, form: output.Format) -> Callable[[list[tuple[str, Any]]], None]:
+    """What prints (event, object) pairs as they come."""
     if form.is_table:
-        if changes:
-            table.print(changes)
-        return
-    for event, obj in changes:
-        output.print_change(event if events else None, obj, form)
+        table = _printer(kind, _options(args, form))
+        return lambda changes: table.print(changes) if changes else None
+    printer = output.DocumentPrinter(form)
+
+    def show(changes: list[tuple[str, Any]]) -> None:
+        for event, obj in changes:
+            printer.print(obj, event if args.output_watch_events else None)
+
+    return show

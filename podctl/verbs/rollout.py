@@ -43,7 +43,7 @@ def configure(parser: Parser) -> None:
 def run(args: Namespace) -> int:
     kind, name = one_target(args.what)
     if kind is not DEPLOYMENT:
-        raise UsageFailure(f"cannot {args.action} {kind.plural}: only deployments roll out", "rollout")
+        raise UsageFailure(f"{kind.plural} have no rollouts, only deployments have", "rollout")
     with connect(args) as client:
         if args.action == "status":
             return _status(args, client, name)

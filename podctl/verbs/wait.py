@@ -64,10 +64,11 @@ def run(args: Namespace) -> int:
             raise Failure("error: no matching resources found")
         for kind, namespace, name in chosen:
             try:
-                _await(client, kind, namespace, name, test, args.goal.lower() == "create", deadline)
+                met = _await(client, kind, namespace, name, test, args.goal.lower() == "create", deadline)
             except TimedOut:
                 raise Failure(f"error: timed out waiting for the condition on {kind.plural}/{name}") from None
-            print(f"{object_word(kind, name)} condition met", flush=True)
+            if met:
+                print(f"{object_word(kind, name)} condition met", flush=True)
     return 0
 
 
@@ -140,19 +141,23 @@ def _chosen(args: Namespace, client: Client) -> Iterator[tuple[Kind, str, str]]:
 
 def _await(
     client: Client, kind: Kind, namespace: str, name: str, test: Test | None, creation: bool, deadline: float
-) -> None:
-    """Return when the object satisfies the test, or is gone where there is none. TimedOut at the deadline."""
+) -> bool:
+    """Return when the object satisfies the test, or is gone where there is none; False where it never was there.
+
+    TimedOut at the deadline.
+    """
     query = Query(namespace, fields=f"metadata.name={name}")
     page = client.list(kind, query)
     if test is None and not page.items:
-        return
+        return False
     if test is not None and any(test(obj) for obj in page.items):
-        return
+        return True
     if test is not None and not page.items and not creation:
         client.get(kind, namespace, name)  # raises NotFound in the server's words
     for change in Watcher(client, kind, query, page.items, page.revision, deadline).changes():
         if change.type == "DELETED":
             if test is None:
-                return
+                return True
         elif test is not None and test(change.object):
-            return
+            return True
+    raise AssertionError("a watch without an end has ended")
