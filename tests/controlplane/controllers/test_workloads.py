@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from controlplane.controllers import deployment, garbage, replicaset
 from controlplane.controllers.facts import controller_of, is_active, is_ready
@@ -81,13 +82,17 @@ async def test_a_rollout_replaces_every_pod_and_keeps_the_old_set_as_history(wor
     await set_image(world, "two")
     await world.until(lambda: complete(world, "two", 4))
     await world.settled()
-    sizes = sorted((each.spec.replicas, each.metadata.annotations["deployment.kubernetes.io/revision"])
-                   for each in world.objects.list(REPLICA_SET))
+    sizes = sorted(
+        (each.spec.replicas, each.metadata.annotations["deployment.kubernetes.io/revision"])
+        for each in world.objects.list(REPLICA_SET)
+    )
     assert sizes == [(0, "1"), (4, "2")]
     await set_image(world, "one")
     await world.until(lambda: complete(world, "one", 4))
     assert len(world.objects.list(REPLICA_SET)) == 2
-    await world.until(lambda: world.objects.list(DEPLOYMENT)[0].metadata.annotations["deployment.kubernetes.io/revision"] == "3")
+    await world.until(
+        lambda: world.objects.list(DEPLOYMENT)[0].metadata.annotations["deployment.kubernetes.io/revision"] == "3"
+    )
 
 
 async def test_a_rollout_whose_pods_never_get_ready_keeps_the_old_ones(world: World) -> None:
@@ -119,13 +124,16 @@ async def test_recreate_waits_until_the_old_pods_are_gone(world: World) -> None:
     await world.until(lambda: complete(world, "two", 2))
 
 
+def _has_moved(world: World, before: int) -> bool:
+    return len(world.pods()) != before or before == 20
+
+
 async def test_controllers_that_are_restarted_in_the_middle_converge(world: World) -> None:
     world.start(world.play_nodes())
     await world.objects.create(web(20))
     for _ in range(6):
         tasks = start(world)
-        before = len(world.pods())
-        await world.until(lambda: len(world.pods()) != before or before == 20)
+        await world.until(partial(_has_moved, world, len(world.pods())))
         for task in tasks:
             await world.stop(task)
     start(world)
@@ -194,7 +202,9 @@ async def test_foreground_deletion_ends_the_deployment_after_its_pods(world: Wor
     await world.until(lambda: complete(world, "one", 2))
     await world.stop(agents)
     await world.objects.delete(DEPLOYMENT, "default", "web", propagation="Foreground")
-    await world.until(lambda: world.pods() and all(each.metadata.HasField("deletionTimestamp") for each in world.pods()))
+    await world.until(
+        lambda: world.pods() and all(each.metadata.HasField("deletionTimestamp") for each in world.pods())
+    )
     await world.settled()
     assert world.objects.list(DEPLOYMENT)
     world.start(world.play_nodes())

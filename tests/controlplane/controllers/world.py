@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from controlplane.api.admission_context import AdmissionContext
 from controlplane.controllers.facts import is_terminating, key_of
 from controlplane.controllers.loop import follow
-from controlplane.api.admission_context import AdmissionContext
 from controlplane.objects import Objects
 from controlplane.store.cache import WatchCache
 from controlplane.store.sqlite import SqliteLog
@@ -95,7 +95,11 @@ class World:
             if event.type != "DELETED":
                 take(event.stored.obj)
 
-        await follow(self.objects, POD, deliver, lambda: [take(pod) for pod in self.pods()] and None)
+        def restart() -> None:
+            for pod in self.pods():
+                take(pod)
+
+        await follow(self.objects, POD, deliver, restart)
 
     async def _play(self, pod: pod_pb2.Pod, refused: bool) -> None:
         with suppress(NotFound):
@@ -132,7 +136,6 @@ class World:
 
         made: node_pb2.Node = await self.objects.mutate(NODE, "", name, change, status=True)
         return made
-
 
 
 def node(name: str, *, cpu: str = "4", memory: str = "8Gi", pods: str = "110", **labels: str) -> node_pb2.Node:

@@ -16,17 +16,23 @@ from tests.controlplane.controllers import world
 Edit = Callable[[pod_pb2.Pod, node_pb2.Node], object]
 
 
-def _affinity(pod: pod_pb2.Pod, operator: str, *values: str) -> None:
+def _cordon(node: node_pb2.Node) -> bool:
+    node.spec.unschedulable = True
+    return True
+
+
+def _affinity(pod: pod_pb2.Pod, operator: str, *values: str) -> bool:
     required = pod.spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution
     required.nodeSelectorTerms.add().matchExpressions.add(key="disk", operator=operator, values=values)
+    return True
 
 
 CASES: dict[str, tuple[Edit, tuple[str, ...]]] = {
     "nothing asked": (lambda p, n: None, ()),
-    "cordoned": (lambda p, n: setattr(n.spec, "unschedulable", True), (filters.UNSCHEDULABLE,)),
+    "cordoned": (lambda p, n: _cordon(n), (filters.UNSCHEDULABLE,)),
     "cordon tolerated": (
         lambda p, n: (
-            setattr(n.spec, "unschedulable", True),
+            _cordon(n),
             p.spec.tolerations.add(key="node.kubernetes.io/unschedulable", operator="Exists"),
         ),
         (),

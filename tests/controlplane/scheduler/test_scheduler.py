@@ -97,7 +97,9 @@ async def test_a_node_is_never_overcommitted_however_fast_pods_come(world: World
     await world.objects.transact(world.objects.create(pod(f"p-{index}", cpu="500m")) for index in range(30))
     await world.until(lambda: sum(bool(each.spec.nodeName) for each in world.pods()) == 16)
     await world.until(lambda: sum(scheduled(world, f"p-{index}")[1] == "Unschedulable" for index in range(30)) == 14)
-    counts = {name: sum(each.spec.nodeName == name for each in world.pods()) for name in map("node-{}".format, range(4))}
+    counts = {
+        name: sum(each.spec.nodeName == name for each in world.pods()) for name in map("node-{}".format, range(4))
+    }
     assert set(counts.values()) == {4}
 
 
