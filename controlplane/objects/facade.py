@@ -172,9 +172,11 @@ class Objects:
         async with self._turn(kind):
             return await self._revise(kind, namespace, name, step)
 
-    async def bind(self, namespace: str, name: str, node_name: str, *, uid: str | None = None) -> Any:
-        """Put a pod on a node; Conflict where it is bound, being deleted or of another uid."""
-        check = _preconditions(POD, uid)
+    async def bind(
+        self, namespace: str, name: str, node_name: str, *, uid: str | None = None, revision: int | None = None
+    ) -> Any:
+        """Put a pod on a node; Conflict where it is bound, being deleted, or of another uid or revision."""
+        check = _preconditions(POD, uid, revision)
 
         def step(stored: Stored) -> Any:
             check(stored)

@@ -167,6 +167,8 @@ async def test_another_uid_is_a_conflict(objects: Objects) -> None:
         await objects.update(other)
     with pytest.raises(Conflict, match="UID"):
         await objects.bind("default", "web", "n1", uid="other")
+    with pytest.raises(Conflict, match="has been modified"):
+        await objects.bind("default", "web", "n1", revision=1)
     with pytest.raises(Conflict, match="UID"):
         await objects.delete(POD, "default", "web", uid="other")
 
