@@ -22,7 +22,7 @@ _DEADLINE = 60.0
 """Seconds for one command: 10,000 services take iptables-nft-restore eleven."""
 _LOCK_WAIT = "5"
 _RESOURCE_PROBLEM = 4
-_LEGACY_IN_USE = Path("/proc/self/net/ip_tables_names")
+_LEGACY_IN_USE = Path("/proc/thread-self/net/ip_tables_names")
 _TABLES = ("nat", "filter")
 _IPT_SO_GET_INFO = 64
 _NETLINK_NETFILTER = 12
@@ -173,5 +173,8 @@ async def _run(command: list[str], text: str = "") -> str:
     if process.returncode == 0:
         return out.decode(errors="replace")
     words = err.decode(errors="replace").strip() or f"exit status {process.returncode}"
-    kind = RulesUnavailable if process.returncode == _RESOURCE_PROBLEM else RulesRefused
-    raise kind(f"{Path(command[0]).name}: {words}")
+    message = f"{Path(command[0]).name}: {words}"
+    # nft has the same status for a rule that the kernel refuses, but names its line then.
+    if process.returncode == _RESOURCE_PROBLEM and not offending(words, text):
+        raise RulesUnavailable(message)
+    raise RulesRefused(message)

@@ -66,6 +66,11 @@ class ProxySync:
         self._revision = 0
         self._read_at = 0.0
 
+    @property
+    def lines_written(self) -> int:
+        """Lines given to iptables-restore since the start."""
+        return self._iptables.written if self._iptables else 0
+
     def on_programmed(self, callback: Programmed) -> None:
         """Call back after each time of work that something was asked for, whether it succeeded or not."""
         self._callbacks.append(callback)
@@ -119,19 +124,18 @@ class ProxySync:
             callback(self._revision, error)
 
     async def _program(self, asked: _Asked, ranges: _Ranges) -> bool:
-        """Bring the kernel to what is asked; returns whether a service was refused, and is worth another try."""
+        """Bring the kernel to what is asked; returns whether something was refused that is worth another try."""
         wanted, errors = self._entries(asked, ranges)
         if self._iptables is None:
             self._iptables = await Iptables.open()
         before = self._standing
         isolator = Isolator(self._iptables.apply, lambda parts: assemble(parts, ranges.pod_cidr, ranges.cluster_cidr))
         self._standing, refused = await isolator.apply(before, wanted)
-        self._open_localhost()
-        await self._forget(before)
+        refused |= self._open_localhost() | await self._forget(before)
         self._revision = asked.revision
         errors |= refused
         for key, message in errors.items():
-            log.warning("service %s: %s", key, message)
+            log.warning("cannot program all of %s: %s", key, message)
         self._report("; ".join(f"{key}: {message}" for key, message in sorted(errors.items())))
         return bool(refused)
 
@@ -156,14 +160,18 @@ class ProxySync:
             entries[key] = built
         return entries, errors
 
-    async def _forget(self, before: dict[str, Entry]) -> None:
+    async def _forget(self, before: dict[str, Entry]) -> dict[str, str]:
         for key in before.keys() | self._standing.keys():
             old, new = before.get(key), self._standing.get(key)
             if old is not new:
                 self._stale |= conntrack.stale(old.ports if old else (), new.ports if new else ())
-        if self._stale:
-            await asyncio.to_thread(conntrack.forget, frozenset(self._stale))
-            self._stale.clear()
+        try:
+            if self._stale:
+                await asyncio.to_thread(conntrack.forget, frozenset(self._stale))
+        except OSError as error:
+            return {"UDP flows": f"those to endpoints that are gone cannot be forgotten: {error}"}
+        self._stale.clear()
+        return {}
 
     async def _look(self) -> None:
         """Mend what others have changed."""
@@ -175,10 +183,13 @@ class ProxySync:
         if await self._iptables.verify(thorough=thorough):
             log.warning("the service rules were changed by somebody else and are mended")
 
-    def _open_localhost(self) -> None:
+    def _open_localhost(self) -> dict[str, str]:
         """Let a node port answer on 127.0.0.1: once the rule stands that keeps other hosts out of it."""
-        if self._saved.exists():
-            return
-        self._saved.parent.mkdir(parents=True, exist_ok=True)
-        self._saved.write_text(json.dumps({"route_localnet": _LOCALNET.read_text().strip()}))
-        _LOCALNET.write_text("1")
+        try:
+            if not self._saved.exists():
+                self._saved.parent.mkdir(parents=True, exist_ok=True)
+                self._saved.write_text(json.dumps({"route_localnet": _LOCALNET.read_text().strip()}))
+            _LOCALNET.write_text("1")
+        except OSError as error:
+            return {"127.0.0.1": f"node ports do not answer there: {error}"}
+        return {}
