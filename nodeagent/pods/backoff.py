@@ -22,7 +22,7 @@ SHOW = 1.0
 
 def doubling(failures: int, first: float = FIRST, cap: float = CAP) -> float:
     """The wait after failure number `failures` (1, 2, ...)."""
-    return min(first * 2 ** min(max(failures, 1) - 1, 20), cap)
+    return min(first * 2.0 ** min(max(failures, 1) - 1, 20), cap)
 
 
 def restart_delay(crashes: int) -> float:

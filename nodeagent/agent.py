@@ -1,0 +1,324 @@
+"""START HERE: the composition root of the node agent. Connect, recover, route to pod workers and proxy.
+
+    paths, lock ─► identity (join.py where there is none) ─► network, runtime ─► recovery ─► session ─► ...
+
+Owns the order of these, the node's own status, and the end: SIGTERM ends the agent, and the pods run on. A background
+task that ends unexpectedly ends the agent with its reason; the service manager starts the next one, which recovers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from nodeagent import certificates, node_status
+from nodeagent.certificates import Identity, NotJoined
+from nodeagent.config import Config
+from nodeagent.network_follower import NetworkFollower
+from nodeagent.node_status import Machine
+from nodeagent.pods.addresses import Addresses
+from nodeagent.pods.clock import Clock
+from nodeagent.pods.journal import Journal
+from nodeagent.pods.manager import Pods
+from nodeagent.pods.objects import Objects
+from nodeagent.pods.outbox import Outbox
+from nodeagent.pods.recovery import read_specs, recover
+from nodeagent.pods.tools import NodeFacts, Tools
+from nodeagent.proxy.sync import ProxySync
+from nodeagent.receiver import FrameReceiver
+from nodeagent.runtime.containers import ContainerRuntime
+from nodeagent.runtime.detection import RuntimeNotReady
+from nodeagent.runtime.fields import PodFacts
+from nodeagent.runtime.images import ImageStore
+from nodeagent.runtime.volumes import Volumes
+from nodeagent.sandbox.network import Network
+from nodeagent.sandbox.sandboxes import Sandboxes, SandboxFailure
+from nodeagent.session import Session
+from nodeagent.streams import Streams
+from podplane.tasks import TaskEnded, Tasks
+from podplane.v1.session_pb2 import PodTrace, ProxyReport, Welcome
+
+log = logging.getLogger(__name__)
+
+NODE_REPORT = 60.0
+NODE_LOOK = 5.0
+RUNTIME_RETRY = 10.0
+RENEW_RETRY = 60.0
+JOIN_DEADLINE = 60.0
+
+
+class CannotStart(Exception):
+    """The agent cannot run here; the message says why and what to do."""
+
+
+class Agent:
+    """One node's agent."""
+
+    def __init__(self, config: Config, machine: Machine, journal: Journal, network: Network | None, why: str) -> None:
+        self._config = config
+        self._machine = machine
+        self._journal = journal
+        self._network = network
+        self._no_network = why
+        self._tasks = Tasks()
+        self._clock = Clock()
+        self._facts = NodeFacts(machine.name, machine.ip, machine.memory, machine.allocatable)
+        self._outbox = Outbox(self._facts, self._clock)
+        self._objects = Objects(config.paths)
+        self._addresses = Addresses()
+        self._images = ImageStore(config.paths.state, config.paths.run, registries_conf=config.registries_conf)
+        self._runtime: ContainerRuntime | None = None
+        self._runtime_problem: str | None = "the container runtime is being tried"
+        self._proxy = ProxySync(config.proxy_mode, config.paths.run)
+        self._receiver = FrameReceiver(
+            config.paths, machine.name, self._objects, self._outbox, lambda welcome: self._welcomed(welcome)
+        )
+        self._follower = NetworkFollower(machine.name, self._objects, self._receiver, network, self._proxy)
+        self._since: dict[str, tuple[str, float]] = {}
+        self._look_now = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set. Raises TaskEnded."""
+        self._objects.load()
+        self._addresses.cidr = self._receiver.membership.pod_cidr
+        specs = read_specs(self._config.paths)
+        self._receiver.traces = lambda: [
+            PodTrace(uid=uid, namespace=pod.metadata.namespace, name=pod.metadata.name, phase=pod.status.phase)
+            for uid, pod in specs.items()
+        ]
+        self._proxy.on_programmed(self._programmed)
+        self._tasks.start(self._follower.run(), name="network follower")
+        self._tasks.start(self._proxy.run(), name="proxy")
+        began = await self._try_runtime()
+        self._tasks.start(self._report_node(), name="node status")
+        if not began:
+            self._tasks.spawn(self._retry_runtime(), name="runtime")
+        session = Session(lambda: certificates.read(self._config.paths.pki), self._outbox, self._receiver)
+        self._tasks.start(session.run(), name="session")
+        self._tasks.start(self._renew(), name="certificate renewal")
+        await self._until(stop)
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        stopped = asyncio.ensure_future(stop.wait())
+        failed = asyncio.ensure_future(self._tasks.wait())
+        try:
+            await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                failed.result()
+        finally:
+            for waiter in (stopped, failed):
+                waiter.cancel()
+            await self._close()
+
+    async def _close(self) -> None:
+        await self._tasks.stop()
+        await self._images.close()
+        if self._runtime is not None:
+            await self._runtime.close()
+        if self._network is not None:
+            self._network.close()
+        self._journal.close()
+
+    # ── the runtime, and then the pods ───────────────────────────────────────────────────────────────────────
+
+    async def _try_runtime(self) -> bool:
+        paths = self._config.paths
+        try:
+            self._runtime = await ContainerRuntime.open(
+                state=paths.state, run=paths.run, runtime=self._config.runtime, images=self._images
+            )
+        except RuntimeNotReady as error:
+            if str(error) != self._runtime_problem:
+                log.error("the container runtime is not ready: %s", error)
+            self._runtime_problem = str(error)
+            return False
+        self._runtime_problem = None
+        self._look_now.set()
+        await self._begin(self._runtime)
+        return True
+
+    async def _retry_runtime(self) -> None:
+        while not await self._try_runtime():
+            await asyncio.sleep(RUNTIME_RETRY)
+
+    async def _begin(self, runtime: ContainerRuntime) -> None:
+        tools = self._tools(runtime)
+        pods = Pods(tools, self._outbox, self._tasks, self._machine.allocatable)
+        await recover(tools, pods)
+        self._tasks.start(pods.route_exits(), name="exits")
+        streams = Streams(pods, self._outbox, self._tasks, self._config.paths.state)
+        self._receiver.ready(pods, streams)
+
+    def _tools(self, runtime: ContainerRuntime) -> Tools:
+        paths, facts = self._config.paths, self._facts
+        downward = PodFacts(facts.name, facts.ip, "", facts.allocatable)
+        return Tools(
+            paths=paths,
+            facts=facts,
+            clock=self._clock,
+            journal=self._journal,
+            addresses=self._addresses,
+            objects=self._objects,
+            runtime=runtime,
+            images=self._images,
+            sandboxes=Sandboxes(paths.run, self._network),
+            volumes=Volumes(paths.state, paths.run, host_path_allow=self._config.host_path_allow, facts=downward),
+            reports=self._outbox,
+            network_problem=self._network_problem,
+        )
+
+    # ── the node ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _network_problem(self) -> str | None:
+        return self._no_network if self._network is None else self._network.problem
+
+    def _welcomed(self, welcome: Welcome) -> None:
+        self._addresses.cidr = welcome.podCIDR
+        self._receiver.membership = self._receiver.membership.given(welcome)
+        self._follower.wake()
+        self._report_now()
+
+    def _programmed(self, revision: int, error: str) -> None:
+        self._outbox.proxy(ProxyReport(programmedRevision=revision, mode=self._config.proxy_mode, error=error))
+
+    def _report_now(self) -> None:
+        self._said_at = 0.0
+        self._look_now.set()
+
+    _said_at = 0.0
+    _said: tuple[tuple[str, str, str, str], ...] = ()
+
+    async def _report_node(self) -> None:
+        """At connect, on change, and once a minute."""
+        while True:
+            left = await asyncio.to_thread(node_status.pressure, self._config.paths.state)
+            found = tuple(node_status.conditions(left, self._runtime_problem, self._network_problem()))
+            now = self._clock.now()
+            if found != self._said or now - self._said_at >= NODE_REPORT:
+                self._said, self._said_at = found, now
+                self._outbox.node(node_status.node(self._machine, self._runtime_version(), now, found, self._since))
+            try:
+                async with asyncio.timeout(NODE_LOOK):
+                    await self._look_now.wait()
+            except TimeoutError:
+                continue
+            self._look_now.clear()
+
+    def _runtime_version(self) -> str:
+        if self._runtime is None:
+            return ""
+        return f"{self._runtime.programs.kind}://{self._runtime.programs.version}"
+
+    async def _renew(self) -> None:
+        """A new certificate at two thirds of the old one's life."""
+        while True:
+            identity = certificates.read(self._config.paths.pki)
+            await asyncio.sleep(max(0.0, identity.renew_at - self._clock.now()))
+            try:
+                await run_join(["--pki", str(self._config.paths.pki), "--renew"])
+                log.info("certificate renewed")
+            except CannotStart as error:
+                log.error("cannot renew the certificate, which ends %s: %s", certificates.until(identity), error)
+                await asyncio.sleep(RENEW_RETRY)
+
+
+async def run_join(arguments: list[str]) -> None:
+    """Run join.py as a child; CannotStart in its words."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "nodeagent.join", *arguments, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(JOIN_DEADLINE):
+            _, words = await child.communicate()
+    except TimeoutError:
+        child.kill()
+        await child.wait()
+        raise CannotStart(f"joining took longer than {JOIN_DEADLINE:.0f} s") from None
+    if child.returncode != 0:
+        raise CannotStart(words.decode(errors="replace").strip() or f"joining ended with {child.returncode}")
+
+
+async def identify(config: Config) -> Identity:
+    """The node's identity; joins where there is none that can be used. Raises CannotStart."""
+    try:
+        identity = certificates.read(config.paths.pki)
+        if not certificates.expired(identity, Clock().now()):
+            return identity
+        missing = f"its certificate ended {certificates.until(identity)}"
+    except NotJoined as error:
+        missing = str(error)
+    if not config.join or not config.token_file:
+        raise CannotStart(f"{missing}: start with --join ADDRESS --token-file FILE")
+    arguments = ["--pki", str(config.paths.pki), "--address", config.join]
+    await run_join([*arguments, "--node-name", config.node_name, "--token-file", config.token_file])
+    log.info("joined", extra={"node": config.node_name, "address": config.join})
+    return certificates.read(config.paths.pki)
+
+
+def lock(path: Path) -> int:
+    """Hold the state directory for this process; CannotStart where another agent has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise CannotStart(f"another agent runs with the state directory {path.parent}") from None
+    return descriptor
+
+
+async def _network(config: Config) -> tuple[Network | None, str]:
+    try:
+        return await Network.open(config.paths.run, config.node_ip or None), ""
+    except (SandboxFailure, OSError) as error:
+        log.error("the pod network is not ready: %s", error)
+        return None, str(error)
+
+
+async def serve(config: Config) -> None:
+    """Run the agent until SIGTERM or SIGINT. Raises CannotStart, TaskEnded."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    config.paths.make()
+    held = lock(config.paths.lock)
+    try:
+        identity = await _unless(stop, identify(config))
+        if identity is None:
+            return
+        machine = node_status.machine(identity.node, config.node_ip, config.paths.state)
+        journal = Journal(config.paths.boot_journal, config.paths.durable_journal, machine.boot_id)
+        network, why = await _network(config)
+        await Agent(config, machine, journal, network, why).run(stop)
+    finally:
+        os.close(held)
+
+
+async def _unless(stop: asyncio.Event, work: Awaitable[Identity]) -> Identity | None:
+    """The outcome of `work`, None where `stop` came first."""
+    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for one in (task, stopped):
+            one.cancel()
+
+
+def main(config: Config, work: Callable[[Config], Awaitable[None]]) -> int:
+    """Run `work` to its end; the exit status."""
+
+    async def run() -> None:
+        await work(config)
+
+    try:
+        asyncio.run(run())
+    except (CannotStart, TaskEnded) as error:
+        log.critical("%s", error, exc_info=error.__cause__)
+        return 1
+    return 0

@@ -1,0 +1,116 @@
+"""`podplane-nodeagent cleanup`: removes every trace of the agent from this machine.
+
+Containers first, then sandboxes, volumes, network, rules, then both directories. Every step is tried, whatever became of
+the one before; what could not be removed is named, and the exit status is 1. Refuses while an agent runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+
+from nodeagent.agent import CannotStart, lock
+from nodeagent.config import Config
+from nodeagent.paths import Paths
+from nodeagent.pods.recovery import read_specs
+from nodeagent.proxy.backend import RulesRefused, RulesUnavailable
+from nodeagent.proxy.sync import ProxySync
+from nodeagent.runtime.containers import ContainerRuntime
+from nodeagent.runtime.detection import RuntimeNotReady
+from nodeagent.runtime.images import ImageStore
+from nodeagent.runtime.volumes import VolumeFailure, Volumes
+from nodeagent.sandbox.network import Network
+from nodeagent.sandbox.sandboxes import Sandboxes, SandboxFailure
+from nodeagent.types import RuntimeFailure
+
+log = logging.getLogger(__name__)
+
+Step = Callable[[Config], Awaitable[None]]
+
+
+async def clean(config: Config) -> None:
+    """Remove everything. Raises CannotStart, naming what is left."""
+    paths = config.paths
+    if not paths.state.exists() and not paths.run.exists():
+        return
+    paths.make()
+    held = lock(paths.lock)
+    left: list[str] = []
+    try:
+        for name, step in STEPS:
+            try:
+                await step(config)
+            except (RuntimeNotReady, RuntimeFailure, SandboxFailure, VolumeFailure, RulesRefused,
+                    RulesUnavailable, OSError) as error:  # fmt: skip
+                log.error("cannot remove %s: %s", name, error)
+                left.append(name)
+    finally:
+        os.close(held)
+    if left:
+        raise CannotStart(f"left over: {', '.join(left)}; the log says why")
+
+
+async def _containers(config: Config) -> None:
+    paths = config.paths
+    images = ImageStore(paths.state, paths.run)
+    runtime = await ContainerRuntime.open(state=paths.state, run=paths.run, runtime=config.runtime, images=images)
+    try:
+        for found in await runtime.list():
+            await runtime.remove(found.id)
+    finally:
+        await runtime.close()
+
+
+async def _sandboxes(config: Config) -> None:
+    try:
+        network: Network | None = await Network.open(config.paths.run)
+    except SandboxFailure:
+        network = None
+    sandboxes = Sandboxes(config.paths.run, network)
+    for sandbox in await sandboxes.list():
+        await sandboxes.remove(sandbox.pod_uid, sandbox.attempt)
+    for uid, attempt in await sandboxes.half_made():
+        await sandboxes.remove(uid, attempt)
+    if network is not None:
+        await network.cleanup()
+        network.close()
+
+
+async def _volumes(config: Config) -> None:
+    volumes = Volumes(config.paths.state, config.paths.run)
+    uids = set(read_specs(config.paths))
+    for base in (config.paths.state, config.paths.run):
+        if (base / "volumes").is_dir():
+            uids.update(path.name for path in (base / "volumes").iterdir())
+    for uid in uids:
+        await volumes.remove(uid)
+
+
+async def _rules(config: Config) -> None:
+    await ProxySync(config.proxy_mode, config.paths.run).cleanup()
+
+
+async def _directories(config: Config) -> None:
+    for base in (config.paths.run, config.paths.state):
+        _empty(config.paths, base)
+
+
+def _empty(paths: Paths, base: os.PathLike[str]) -> None:
+    for entry in os.scandir(base):
+        if entry.path == str(paths.lock):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
+
+
+STEPS: tuple[tuple[str, Step], ...] = (
+    ("containers", _containers),
+    ("sandboxes and network", _sandboxes),
+    ("volumes", _volumes),
+    ("rules", _rules),
+    ("directories", _directories),
+)

@@ -1,0 +1,84 @@
+"""Keeps routes and service rules in step with the cluster: collects changes, then tells network and proxy once.
+
+Owns no rule and no route. Tells the proxy nothing before a whole snapshot has come in: an agent that has just started
+must not take working rules away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from nodeagent.pods.objects import Key, Objects
+from nodeagent.proxy.sync import ProxySync
+from nodeagent.receiver import FrameReceiver
+from nodeagent.sandbox.network import Network
+from podplane.v1.node_pb2 import Node
+
+
+class NetworkFollower:
+    """One for the node; `run` until cancelled."""
+
+    def __init__(
+        self, node_name: str, objects: Objects, receiver: FrameReceiver, network: Network | None, proxy: ProxySync
+    ) -> None:
+        self._node_name = node_name
+        self._objects = objects
+        self._receiver = receiver
+        self._network = network
+        self._proxy = proxy
+        self._wake = asyncio.Event()
+        self._services = self._routes = True
+        self._ranges = ("", "")
+        objects.listen(self._changed)
+
+    def _changed(self, kind: str, key: Key) -> None:
+        if kind == "node":
+            self._routes = True
+        elif kind in ("service", "endpointSlice"):
+            self._services = True
+        else:
+            return
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look again: the ranges may have changed, or a snapshot has come in."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._follow()
+            await self._wake.wait()
+            self._wake.clear()
+
+    async def _follow(self) -> None:
+        known = self._receiver.membership
+        ranges = (known.pod_cidr, known.cluster_cidr)
+        if all(ranges) and ranges != self._ranges:
+            self._ranges, self._routes = ranges, False
+            if self._network is not None:
+                await self._network.configure(known.pod_cidr, self._node_routes(), known.cluster_cidr)
+            self._proxy.configure(*ranges)
+        elif self._routes and all(ranges) and self._network is not None:
+            self._routes = False
+            await self._network.set_routes(self._node_routes())
+        if self._services and self._receiver.synced:
+            self._services = False
+            self._proxy.update(
+                list(self._objects.services.values()),
+                list(self._objects.endpoint_slices.values()),
+                self._node_name,
+                revision=self._receiver.revision,
+            )
+
+    def _node_routes(self) -> Mapping[str, str]:
+        return {
+            node.spec.podCIDR: address
+            for node in self._objects.nodes.values()
+            if node.metadata.name != self._node_name and node.spec.podCIDR and (address := _internal_ip(node))
+        }
+
+
+def _internal_ip(node: Node) -> str:
+    return next((item.address for item in node.status.addresses if item.type == "InternalIP"), "")

@@ -1,0 +1,152 @@
+"""What the node knows of the cluster beside its pods: config maps, secrets, services, endpoint slices and nodes.
+
+Kept so that pods go on, restarts included, while the control plane is away: config maps, services and nodes in the
+state directory, secrets only in the run directory (tmpfs), endpoint slices not at all (the kernel has the rules).
+A file that cannot be read is left out and reported: the next snapshot brings the object again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from nodeagent.paths import Paths, replace
+from podplane.v1 import session_pb2
+from podplane.v1.config_pb2 import ConfigMap, Secret
+from podplane.v1.endpointslice_pb2 import EndpointSlice
+from podplane.v1.node_pb2 import Node
+from podplane.v1.service_pb2 import Service
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+"""(namespace, name)"""
+
+_MESSAGES: Mapping[str, type[Message]] = {
+    "configMap": ConfigMap,
+    "secret": Secret,
+    "service": Service,
+    "endpointSlice": EndpointSlice,
+    "node": Node,
+}
+
+
+class Objects:
+    """By field name of ObjectChange, then by (namespace, name)."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._all: dict[str, dict[Key, Any]] = {kind: {} for kind in _MESSAGES}
+        self._listeners: list[Callable[[str, Key], None]] = []
+
+    def listen(self, listener: Callable[[str, Key], None]) -> None:
+        """Call back after each change, with the field name of ObjectChange and the object's key."""
+        self._listeners.append(listener)
+
+    def _changed(self, kind: str, key: Key) -> None:
+        for listener in self._listeners:
+            listener(kind, key)
+
+    @property
+    def config_maps(self) -> Mapping[Key, ConfigMap]:
+        return self._all["configMap"]
+
+    @property
+    def secrets(self) -> Mapping[Key, Secret]:
+        return self._all["secret"]
+
+    @property
+    def services(self) -> Mapping[Key, Service]:
+        return self._all["service"]
+
+    @property
+    def endpoint_slices(self) -> Mapping[Key, EndpointSlice]:
+        return self._all["endpointSlice"]
+
+    @property
+    def nodes(self) -> Mapping[Key, Node]:
+        return self._all["node"]
+
+    def load(self) -> None:
+        """Take up what an earlier agent kept."""
+        for directory in (self._paths.objects, self._paths.secrets):
+            for path in directory.glob("*.pb"):
+                kind = path.name.partition("-")[0]
+                try:
+                    message = _MESSAGES[kind].FromString(path.read_bytes())
+                except (KeyError, DecodeError, OSError) as error:
+                    log.warning("cannot read %s: %s: it is left out", path, error)
+                    continue
+                self._all[kind][_key(message)] = message
+
+    def apply(self, change: session_pb2.ObjectChange) -> None:
+        """Take a delta in; one that changes nothing tells nobody."""
+        kind = change.WhichOneof("object")
+        if kind is None:
+            return
+        message = _reduced(getattr(change, kind))
+        key = _key(message)
+        known = self._all[kind].get(key)
+        if change.type == "DELETED":
+            if known is None:
+                return
+            del self._all[kind][key]
+            self._forget(kind, key)
+        else:
+            if known == message:
+                return
+            self._all[kind][key] = message
+            self._keep(kind, key, message)
+        self._changed(kind, key)
+
+    def replace_all(self, changes: Iterable[session_pb2.ObjectChange], *, authoritative: bool) -> None:
+        """Take a snapshot in. What it does not hold is gone; config maps and secrets only where it may say so."""
+        seen: dict[str, set[Key]] = {kind: set() for kind in _MESSAGES}
+        for change in changes:
+            kind = change.WhichOneof("object")
+            if kind is not None:
+                seen[kind].add(_key(getattr(change, kind)))
+                self.apply(change)
+        for name, known in self._all.items():
+            if not authoritative and name in ("configMap", "secret"):
+                continue
+            for key in [key for key in known if key not in seen[name]]:
+                del known[key]
+                self._forget(name, key)
+                self._changed(name, key)
+
+    def _path(self, kind: str, key: Key) -> Path | None:
+        if kind == "endpointSlice":
+            return None
+        directory = self._paths.secrets if kind == "secret" else self._paths.objects
+        return directory / f"{kind}-{hashlib.sha256('/'.join(key).encode()).hexdigest()[:40]}.pb"
+
+    def _keep(self, kind: str, key: Key, message: Message) -> None:
+        path = self._path(kind, key)
+        if path is not None:
+            replace(path, message.SerializeToString())
+
+    def _forget(self, kind: str, key: Key) -> None:
+        path = self._path(kind, key)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+def _reduced(message: Any) -> Any:
+    """Of a node only what routes need: its conditions change all the time."""
+    if not isinstance(message, Node):
+        return message
+    node = Node()
+    node.metadata.name = message.metadata.name
+    node.spec.podCIDR = message.spec.podCIDR
+    node.status.addresses.extend(message.status.addresses)
+    return node
+
+
+def _key(message: Any) -> Key:
+    return message.metadata.namespace, message.metadata.name

@@ -1,0 +1,162 @@
+"""What the node has to say to the control plane and has not said yet.
+
+Statuses: every transition of a pod in order while the session keeps up, at most 16 queued a pod; beyond that, and
+after a reconnect, only the newest. Events: the oldest are dropped beyond a bound. Everything else: the newest.
+Owns sequence numbers. Never opens a connection: session.py takes frames from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+
+from nodeagent.pods.clock import Clock
+from nodeagent.pods.effects import Tell
+from nodeagent.pods.recorder import Recorder
+from nodeagent.pods.state import PodState
+from nodeagent.pods.tools import NodeFacts, Reports
+from podplane.v1.node_pb2 import Node
+from podplane.v1.pod_pb2 import Pod, PodStatus
+from podplane.v1.session_pb2 import Acknowledge, AgentFrame, PodGone, PodStatusReport, ProxyReport, StreamRefused
+
+log = logging.getLogger(__name__)
+
+QUEUED_A_POD = 16
+QUEUED_EVENTS = 1000
+
+
+@dataclass(slots=True)
+class _Line:
+    """One pod's reports: those that wait, and the newest, sent or not."""
+
+    newest: PodStatusReport
+    waiting: deque[PodStatusReport] = field(default_factory=deque)
+
+
+class Outbox(Reports):
+    """Everything that is to be sent, in an order that starves nobody."""
+
+    def __init__(self, facts: NodeFacts, clock: Clock) -> None:
+        self._recorder = Recorder(facts.name, clock)
+        self._sequence = 0
+        self._lines: dict[str, _Line] = {}
+        self._turns: deque[str] = deque()
+        self._others: deque[AgentFrame] = deque()
+        self._events: deque[AgentFrame] = deque(maxlen=QUEUED_EVENTS)
+        self._node: Node | None = None
+        self._proxy: ProxyReport | None = None
+        self._acknowledged = 0
+        self._wake = asyncio.Event()
+
+    # ── what workers and the agent say ───────────────────────────────────────────────────────────────────────
+
+    def status(self, state: PodState, status: PodStatus) -> None:
+        self._report(state, status, terminated=False)
+
+    def gone(self, state: PodState, status: PodStatus) -> None:
+        self._report(state, status, terminated=True)
+
+    def event(self, pod: Pod, tell: Tell) -> None:
+        self._events.append(AgentFrame(event=self._recorder.event(pod, tell)))
+        self._wake.set()
+
+    def node(self, node: Node) -> None:
+        """The node's whole status."""
+        self._node = node
+        self._wake.set()
+
+    def proxy(self, report: ProxyReport) -> None:
+        self._proxy = report
+        self._wake.set()
+
+    def acknowledge(self, revision: int) -> None:
+        """Deltas up to `revision` are taken in."""
+        self._acknowledged = max(self._acknowledged, revision)
+        self._wake.set()
+
+    def forgotten(self, uid: str) -> None:
+        """The pod's last trace is gone: say so, and nothing about it any more."""
+        self._lines.pop(uid, None)
+        self._say(AgentFrame(gone=PodGone(uid=uid)))
+
+    def stream_refused(self, id_: str, code: str, reason: str) -> None:
+        self._say(AgentFrame(streamRefused=StreamRefused(id=id_, code=code, reason=reason)))
+
+    def _say(self, frame: AgentFrame) -> None:
+        self._others.append(frame)
+        self._wake.set()
+
+    def _report(self, state: PodState, status: PodStatus, *, terminated: bool) -> None:
+        metadata = state.pod.metadata
+        report = PodStatusReport(
+            namespace=metadata.namespace,
+            name=metadata.name,
+            uid=state.uid,
+            sequence=self._next_sequence(),
+            status=status,
+            terminated=terminated,
+        )
+        line = self._lines.setdefault(state.uid, _Line(report))
+        line.newest = report
+        line.waiting.append(report)
+        if len(line.waiting) > QUEUED_A_POD:
+            line.waiting = deque([report])
+        if state.uid not in self._turns:
+            self._turns.append(state.uid)
+        self._wake.set()
+
+    def _next_sequence(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    # ── what the session takes ───────────────────────────────────────────────────────────────────────────────
+
+    def reconnected(self) -> None:
+        """A new session: the newest status of every pod is to be said again, and nothing older."""
+        self._acknowledged = 0
+        for line in self._lines.values():
+            # A new number: the control plane may have taken the old one without storing it.
+            line.newest.sequence = self._next_sequence()
+            line.waiting = deque([line.newest])
+        self._turns = deque(self._lines)
+        self._others = deque(frame for frame in self._others if not frame.HasField("streamRefused"))
+        self._wake.set()
+
+    async def next(self) -> AgentFrame:
+        """The next frame to send; waits for one."""
+        while (frame := self._take()) is None:
+            self._wake.clear()
+            await self._wake.wait()
+        return frame
+
+    def _take(self) -> AgentFrame | None:
+        if self._node is not None:
+            node, self._node = self._node, None
+            return AgentFrame(node=node)
+        if self._others:
+            return self._others.popleft()
+        if (report := self._next_report()) is not None:
+            return AgentFrame(podStatus=report)
+        if self._events:
+            return self._events.popleft()
+        if self._proxy is not None:
+            proxy, self._proxy = self._proxy, None
+            return AgentFrame(proxy=proxy)
+        if self._acknowledged:
+            revision, self._acknowledged = self._acknowledged, 0
+            return AgentFrame(acknowledge=Acknowledge(revision=revision))
+        return None
+
+    def _next_report(self) -> PodStatusReport | None:
+        while self._turns:
+            uid = self._turns.popleft()
+            line = self._lines.get(uid)
+            if line is None or not line.waiting:
+                continue
+            report = line.waiting.popleft()
+            if line.waiting:
+                self._turns.append(uid)
+            return report
+        return None

@@ -1,0 +1,224 @@
+"""Does the effects of one pod: the one impure place between the machine and the node.
+
+Each method does one effect and returns the event that tells its outcome. Expected failures (a runtime's refusal, a
+missing object, a deadline) become events; anything else is a bug and is raised, which ends the agent with its reason.
+Never decides what is done next. Effects on one container are done in the order in which they were issued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nodeagent.pods import compose, failpoints, netfiles
+from nodeagent.pods import effects as do
+from nodeagent.pods import events as did
+from nodeagent.pods.addresses import PoolExhausted
+from nodeagent.pods.state import READY, PodState
+from nodeagent.pods.tools import Tools
+from nodeagent.runtime.environment import ConfigFailure
+from nodeagent.runtime.image import HOST, ImageFailure
+from nodeagent.runtime.volumes import VolumeFailure
+from nodeagent.sandbox.sandboxes import SandboxFailure
+from nodeagent.types import RuntimeFailure, Sandbox, SandboxRequest
+
+log = logging.getLogger(__name__)
+
+Outcome = did.Event | None
+
+
+class Performer:
+    """Of one pod. `sandbox` and the volumes' paths are known once they are made, or found again."""
+
+    def __init__(self, tools: Tools, state: PodState) -> None:
+        self._tools = tools
+        self._state = state
+        self.sandbox: Sandbox | None = None
+        self._volumes: Mapping[str, Path] = {}
+        self._in_order: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._methods: dict[type[do.Effect], tuple[str, Callable[[Any], Awaitable[Outcome]]]] = {
+            do.TakeAddress: ("take-address", self._take_address),
+            do.CreateSandbox: ("create-sandbox", self._create_sandbox),
+            do.RemoveSandbox: ("remove-sandbox", self._remove_sandbox),
+            do.ReleaseAddress: ("release-address", self._release_address),
+            do.PrepareVolumes: ("prepare-volumes", self._prepare_volumes),
+            do.RemoveVolumes: ("remove-volumes", self._remove_volumes),
+            do.PullImage: ("pull-image", self._pull_image),
+            do.CreateContainer: ("create-container", self._create_container),
+            do.StartContainer: ("start-container", self._start_container),
+            do.SignalContainer: ("signal-container", self._signal_container),
+            do.KillContainer: ("kill-container", self._kill_container),
+            do.RemoveContainer: ("remove-container", self._remove_container),
+        }
+
+    async def perform(self, effect: do.Effect) -> Outcome:
+        """Do it; None where nobody waits for the outcome."""
+        name, method = self._methods[type(effect)]
+        failpoints.hit(f"{name}:before")
+        outcome = await method(effect)
+        failpoints.hit(f"{name}:after")
+        return outcome
+
+    @property
+    def _now(self) -> float:
+        return self._tools.clock.now()
+
+    def _id(self, name: str, attempt: int) -> str:
+        return f"{self._state.uid}_{name}_{attempt}"
+
+    # ── sandbox and volumes ──────────────────────────────────────────────────────────────────────────────────
+
+    async def _take_address(self, effect: do.TakeAddress) -> Outcome:
+        problem = self._tools.network_problem()
+        try:
+            if problem:
+                raise PoolExhausted(f"network is not ready: {problem}")
+            return did.AddressTaken(self._now, self._tools.addresses.take(self._state.uid))
+        except PoolExhausted as error:
+            return did.SandboxFailed(self._now, self._state.sandbox.attempt, str(error))
+
+    async def _release_address(self, effect: do.ReleaseAddress) -> Outcome:
+        self._tools.addresses.give_back(self._state.uid)
+        return None
+
+    async def _create_sandbox(self, effect: do.CreateSandbox) -> Outcome:
+        spec = self._state.pod.spec
+        request = SandboxRequest(
+            pod_uid=self._state.uid,
+            attempt=effect.attempt,
+            hostname=netfiles.hostname(self._state.pod, self._tools.facts.name),
+            address=effect.address or None,
+            host_network=spec.hostNetwork,
+            host_ipc=spec.hostIPC,
+            sysctls={sysctl.name: sysctl.value for sysctl in spec.securityContext.sysctls},
+        )
+        try:
+            async with asyncio.timeout(self._tools.deadlines.sandbox):
+                self.sandbox = await self._tools.sandboxes.create(request)
+                await asyncio.to_thread(
+                    netfiles.write, self._tools.paths, self._state.pod, effect.address, self._tools.facts.name
+                )
+        except (SandboxFailure, OSError) as error:
+            return did.SandboxFailed(self._now, effect.attempt, str(error) or "it took too long")
+        return did.SandboxReady(self._now, effect.attempt)
+
+    async def _remove_sandbox(self, effect: do.RemoveSandbox) -> Outcome:
+        try:
+            async with asyncio.timeout(self._tools.deadlines.sandbox):
+                await self._tools.sandboxes.remove(self._state.uid, effect.attempt)
+                await asyncio.to_thread(netfiles.remove, self._tools.paths, self._state.uid)
+        except (SandboxFailure, OSError) as error:
+            return self._uncleaned("sandbox", error)
+        self.sandbox = None
+        return did.SandboxRemoved(self._now, effect.attempt)
+
+    async def _prepare_volumes(self, effect: do.PrepareVolumes) -> Outcome:
+        try:
+            async with asyncio.timeout(self._tools.deadlines.volumes):
+                self._volumes = await self._tools.volumes.prepare(self._state.pod, self.objects())
+        except VolumeFailure as failure:
+            return did.VolumesFailed(self._now, failure.reason, failure.message)
+        except OSError as error:
+            words = str(error) or "timed out waiting for the volumes"
+            return did.VolumesFailed(self._now, "FailedMount", f"MountVolume.SetUp failed: {words}")
+        return did.VolumesReady(self._now)
+
+    async def _remove_volumes(self, effect: do.RemoveVolumes) -> Outcome:
+        try:
+            async with asyncio.timeout(self._tools.deadlines.volumes):
+                await self._tools.volumes.remove(self._state.uid)
+        except (VolumeFailure, OSError) as error:
+            return self._uncleaned("volumes", error)
+        return did.VolumesRemoved(self._now)
+
+    async def update_volumes(self) -> None:
+        """Bring changed config maps and secrets into the files of a pod that has its volumes."""
+        if self._state.volumes.stage != READY:
+            return
+        try:
+            async with asyncio.timeout(self._tools.deadlines.volumes):
+                await self._tools.volumes.update(self._state.pod, self.objects())
+        except (VolumeFailure, OSError) as error:
+            log.warning("cannot update the volumes of pod %s: %s", self._state.title, error or "it took too long")
+
+    def objects(self) -> Mapping[tuple[str, str, str], Any]:
+        """(kind, namespace, name) -> config map or secret, of the pod's namespace."""
+        namespace = self._state.pod.metadata.namespace
+        kinds = (("ConfigMap", self._tools.objects.config_maps), ("Secret", self._tools.objects.secrets))
+        return {(kind, *key): found for kind, table in kinds for key, found in table.items() if key[0] == namespace}
+
+    def _uncleaned(self, part: str, error: BaseException, container: str = "") -> Outcome:
+        words = str(error) or "it took too long"
+        log.warning("cannot remove %s of pod %s: %s", part, self._state.title, words)
+        return did.CleanupFailed(self._now, part, container, words)
+
+    # ── containers ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _pull_image(self, effect: do.PullImage) -> Outcome:
+        try:
+            async with asyncio.timeout(self._tools.deadlines.pull):
+                image, words = await compose.ensure_image(self._tools, self._state, effect.container)
+        except ImageFailure as failure:
+            return did.ImageFailed(self._now, effect.container, failure.reason, failure.message)
+        except TimeoutError:
+            words = f"pulling took longer than {self._tools.deadlines.pull:g} s"
+            return did.ImageFailed(self._now, effect.container, "ErrImagePull", words)
+        ref = HOST if image.id == HOST else (image.repo_digest or image.id)
+        return did.ImageReady(self._now, effect.container, image.id, ref, words)
+
+    async def _create_container(self, effect: do.CreateContainer) -> Outcome:
+        def refused(reason: str, message: str) -> Outcome:
+            return did.ContainerRefused(self._now, effect.container, effect.attempt, reason, message)
+
+        if self.sandbox is None:
+            raise RuntimeError(f"pod {self._state.title} has no sandbox to create {effect.container} in")
+        try:
+            async with self._in_order[effect.container], asyncio.timeout(self._tools.deadlines.create):
+                asked = await compose.compose(self._tools, self._state, effect, self.sandbox, self._volumes)
+                pid = await self._tools.runtime.create(asked)
+        except (ConfigFailure, VolumeFailure, ImageFailure, RuntimeFailure) as failure:
+            return refused(failure.reason, failure.message)
+        except TimeoutError:
+            return refused("CreateContainerError", f"it took longer than {self._tools.deadlines.create:g} s")
+        return did.ContainerCreated(self._now, effect.container, effect.attempt, pid)
+
+    async def _start_container(self, effect: do.StartContainer) -> Outcome:
+        try:
+            async with self._in_order[effect.container], asyncio.timeout(self._tools.deadlines.start):
+                await self._tools.runtime.start(self._id(effect.container, effect.attempt))
+        except RuntimeFailure as failure:
+            return did.ContainerStartFailed(self._now, effect.container, effect.attempt, failure.message)
+        except TimeoutError:
+            words = f"it took longer than {self._tools.deadlines.start:g} s"
+            return did.ContainerStartFailed(self._now, effect.container, effect.attempt, words)
+        return did.ContainerStarted(self._now, effect.container, effect.attempt)
+
+    async def _signal_container(self, effect: do.SignalContainer) -> Outcome:
+        id_ = self._id(effect.container, effect.attempt)
+        await self._quietly(effect.container, self._tools.runtime.signal(id_, signal.SIGTERM))
+        return None
+
+    async def _kill_container(self, effect: do.KillContainer) -> Outcome:
+        await self._quietly(effect.container, self._tools.runtime.kill(self._id(effect.container, effect.attempt)))
+        return None
+
+    async def _quietly(self, container: str, work: Awaitable[None]) -> None:
+        """A signal that fails is sent again by the machine, or ends as SIGKILL: it is only reported."""
+        try:
+            async with self._in_order[container], asyncio.timeout(self._tools.deadlines.signal):
+                await work
+        except (RuntimeFailure, OSError) as error:
+            log.warning("cannot signal container %s of pod %s: %s", container, self._state.title, error or "late")
+
+    async def _remove_container(self, effect: do.RemoveContainer) -> Outcome:
+        try:
+            async with self._in_order[effect.container], asyncio.timeout(self._tools.deadlines.remove):
+                await self._tools.runtime.remove(self._id(effect.container, effect.attempt))
+        except (RuntimeFailure, OSError) as error:
+            return self._uncleaned(f"container {effect.container}", error, effect.container)
+        return did.ContainerRemoved(self._now, effect.container, effect.attempt)

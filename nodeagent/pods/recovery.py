@@ -1,0 +1,165 @@
+"""Taking over what an earlier agent left: list reality, claim it by journal, finish or undo, then take new work.
+
+Each pod of the journal gets its worker with AgentRestarted as its first event: the machine decides what that means
+(restarted.py). What no pod claims is removed: a sandbox, a container, an instance that the journal superseded. A pod
+whose journal is lost but whose spec is there is rebuilt from reality; a journal record without a spec cannot be run and
+is cleared away (the control plane sends the pod again where it still wants it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+
+from nodeagent.paths import Paths
+from nodeagent.pods.codec import decode
+from nodeagent.pods.events import AgentRestarted
+from nodeagent.pods.journal import Record
+from nodeagent.pods.manager import Pods
+from nodeagent.pods.state import EXITED, READY, RUNNING, PodState, new_state
+from nodeagent.pods.tools import Tools
+from nodeagent.sandbox.sandboxes import SandboxFailure
+from nodeagent.types import ContainerFound, RuntimeFailure, Sandbox
+from podplane.v1.pod_pb2 import Pod
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Reality:
+    """What is on the node, by pod uid."""
+
+    sandboxes: dict[str, list[Sandbox]] = field(default_factory=dict)
+    half_made: dict[str, list[int]] = field(default_factory=dict)
+    containers: dict[str, list[ContainerFound]] = field(default_factory=dict)
+
+    def instances(self, uid: str) -> dict[tuple[str, int], ContainerFound]:
+        return {(found.name, found.attempt): found for found in self.containers.get(uid, ())}
+
+
+def read_specs(paths: Paths) -> dict[str, Pod]:
+    """The kept specs; one that cannot be read is left out and reported."""
+    specs: dict[str, Pod] = {}
+    for path in sorted(paths.pods.glob("*.pb")):
+        try:
+            pod = Pod.FromString(path.read_bytes())
+        except (DecodeError, OSError) as error:
+            log.warning("cannot read %s: %s: it is left out", path, error)
+            continue
+        if pod.metadata.uid == path.stem:
+            specs[path.stem] = pod
+    return specs
+
+
+def states(specs: Mapping[str, Pod], records: Mapping[str, Record], reality: Reality) -> list[PodState]:
+    """The state of every pod that the node works with, before reality is held against it. Pure."""
+    found = []
+    for uid, pod in specs.items():
+        if uid in records:
+            found.append(decode(records[uid], pod))
+        elif uid in reality.containers or uid in reality.sandboxes:
+            found.append(rebuilt(pod, reality))
+    return found
+
+
+def rebuilt(pod: Pod, reality: Reality) -> PodState:
+    """A pod of which only the spec and what runs is known (its journal was lost). Pure."""
+    state = new_state(pod)
+    uid = pod.metadata.uid
+    state.admitted = True
+    for container in state.containers:
+        newest = max((f for f in reality.containers.get(uid, ()) if f.name == container.name),
+                     key=lambda found: found.attempt, default=None)  # fmt: skip
+        if newest is None:
+            continue
+        container.stage, container.attempt, container.remains = RUNNING, newest.attempt, True
+        container.exits = container.restarts = newest.attempt
+    for sandbox in reality.sandboxes.get(uid, ()):
+        state.sandbox.stage, state.sandbox.attempt = READY, sandbox.attempt
+        state.address = sandbox.address or ""
+    # Init containers are removed when they have ended: an app that is there says that they have succeeded.
+    if any(container.stage == RUNNING for container in state.apps):
+        for container in state.init:
+            container.done, container.stage = True, EXITED
+    state.volumes.attempt = 1
+    return state
+
+
+async def look(tools: Tools) -> Reality:
+    """List what is on the node."""
+    reality = Reality()
+    for sandbox in await tools.sandboxes.list():
+        reality.sandboxes.setdefault(sandbox.pod_uid, []).append(sandbox)
+    for uid, attempt in await tools.sandboxes.half_made():
+        reality.half_made.setdefault(uid, []).append(attempt)
+    for found in await tools.runtime.list():
+        reality.containers.setdefault(found.pod_uid, []).append(found)
+    return reality
+
+
+async def recover(tools: Tools, pods: Pods) -> None:
+    """Take over every pod; strays are gone when this returns, or reported and tried again at the next start."""
+    reality = await look(tools)
+    specs = await asyncio.to_thread(read_specs, tools.paths)
+    found = states(specs, tools.journal.found(), reality)
+    await _sweep(tools, found, reality)
+    now, rebooted = tools.clock.now(), tools.journal.rebooted
+    for state in found:
+        if state.address:
+            tools.addresses.claim(state.uid, state.address)
+        sandbox = _claimed(state, reality)
+        event = AgentRestarted(now, rebooted, sandbox is not None, reality.instances(state.uid))
+        pods.adopt(state, [event], sandbox)
+    known = {state.uid for state in found}
+    for uid in tools.journal.found():
+        if uid not in known:
+            await _clear_unknown(tools, uid)
+    log.info("recovered %d pods%s", len(found), " after a reboot" if rebooted else "")
+
+
+def _claimed(state: PodState, reality: Reality) -> Sandbox | None:
+    for sandbox in reality.sandboxes.get(state.uid, ()):
+        if sandbox.attempt == state.sandbox.attempt:
+            return sandbox
+    return None
+
+
+async def _sweep(tools: Tools, found: Iterable[PodState], reality: Reality) -> None:
+    by_uid = {state.uid: state for state in found}
+    for uid, instances in reality.containers.items():
+        claimed = {(c.name, c.attempt) for c in by_uid[uid].containers} if uid in by_uid else set()
+        for instance in instances:
+            if (instance.name, instance.attempt) not in claimed:
+                await _remove_container(tools, instance.id)
+    stray = {uid: [box.attempt for box in boxes] for uid, boxes in reality.sandboxes.items()}
+    for table in (stray, reality.half_made):
+        for uid, attempts in table.items():
+            for attempt in attempts:
+                if uid not in by_uid or by_uid[uid].sandbox.attempt != attempt:
+                    await _remove_sandbox(tools, uid, attempt)
+
+
+async def _remove_container(tools: Tools, id_: str) -> None:
+    log.warning("container %s belongs to no pod of this node: it is removed", id_)
+    try:
+        await tools.runtime.remove(id_)
+    except RuntimeFailure as failure:
+        log.error("cannot remove stray container %s: %s", id_, failure.message)
+
+
+async def _remove_sandbox(tools: Tools, uid: str, attempt: int) -> None:
+    log.warning("sandbox %s_%d belongs to no pod of this node: it is removed", uid, attempt)
+    try:
+        await tools.sandboxes.remove(uid, attempt)
+    except SandboxFailure as failure:
+        log.error("cannot remove stray sandbox %s_%d: %s", uid, attempt, failure)
+
+
+async def _clear_unknown(tools: Tools, uid: str) -> None:
+    log.warning("pod %s is in the journal without a spec: what is left of it is removed", uid)
+    await tools.volumes.remove(uid)
+    tools.journal.forget(uid)

@@ -1,0 +1,124 @@
+"""A container of a spec to the request that the runtime gets: everything resolved, every default made explicit.
+
+Pure: compose.py looks up and puts together. An imagePullSecret that cannot be read is as good as absent (the kubelet
+does the same): the registry then says what it refuses.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+from nodeagent.pods.resources import amount, container_request, qos_class
+from nodeagent.pods.state import PodState
+from nodeagent.types import Resources, Security
+from podplane.v1.config_pb2 import Secret
+from podplane.v1.container_pb2 import Container, SeccompProfile
+from podplane.v1.pod_pb2 import Pod
+
+_SCORES = {"Guaranteed": -997, "BestEffort": 1000}
+
+
+def spec_of(state: PodState, name: str) -> Container:
+    """The container of that name in the newest spec."""
+    spec = state.pod.spec
+    return next(container for container in (*spec.initContainers, *spec.containers) if container.name == name)
+
+
+def pull_policy(container: Container) -> str:
+    """imagePullPolicy, or Kubernetes' default for the reference: Always for :latest, else IfNotPresent."""
+    if container.imagePullPolicy:
+        return container.imagePullPolicy
+    tag = container.image.rpartition("/")[2].partition(":")[2]
+    return "Always" if "@" not in container.image and tag in ("", "latest") else "IfNotPresent"
+
+
+def pull_auth(pod: Pod, secrets: Mapping[tuple[str, str], Secret]) -> bytes | None:
+    """The pod's imagePullSecrets as one docker config.json; None where it has none."""
+    auths: dict[str, object] = {}
+    for reference in pod.spec.imagePullSecrets:
+        secret = secrets.get((pod.metadata.namespace, reference.name))
+        if secret is None:
+            continue
+        for key in (".dockerconfigjson", ".dockercfg"):
+            found = _json(secret.data.get(key, b""))
+            for registry, entry in (found.get("auths", {}) if key == ".dockerconfigjson" else found).items():
+                auths.setdefault(registry, entry)
+    return json.dumps({"auths": auths}).encode() if auths else None
+
+
+def _json(text: bytes) -> dict[str, dict[str, object]]:
+    try:
+        found = json.loads(text or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def cgroup(state: PodState, name: str, attempt: int) -> str:
+    """podplane/<qos>/pod<uid>/<container>_<attempt>, below the node's root cgroup."""
+    return f"podplane/{qos_class(state.pod.spec).lower()}/pod{state.uid}/{name}_{attempt}"
+
+
+def resources(container: Container) -> Resources:
+    """What the container's cgroup enforces."""
+
+    def of(name: str, text: str) -> int | None:
+        return amount(name, text) or None
+
+    limits = container.resources.limits
+    return Resources(
+        cpu_request=of("cpu", container_request(container, "cpu")),
+        cpu_limit=of("cpu", limits.get("cpu", "")),
+        memory_request=of("memory", container_request(container, "memory")),
+        memory_limit=of("memory", limits.get("memory", "")),
+    )
+
+
+def oom_score_adj(pod: Pod, container: Container, capacity: int) -> int:
+    """As the kubelet: Burstable between, by the share of the node's memory (bytes) that is requested."""
+    qos = qos_class(pod.spec)
+    if qos in _SCORES:
+        return _SCORES[qos]
+    request = amount("memory", container_request(container, "memory"))
+    return max(3, min(999, 1000 - 1000 * request // max(capacity, 1)))
+
+
+def security(pod: Pod, container: Container) -> Security:
+    """The container's securityContext with the pod's folded in."""
+    shared, own = pod.spec.securityContext, container.securityContext
+
+    def pick(field: str) -> int | None:
+        for context in (own, shared):
+            if context.HasField(field):  # type: ignore[arg-type]
+                return int(getattr(context, field))
+        return None
+
+    groups = list(shared.supplementalGroups)
+    if shared.HasField("fsGroup") and shared.fsGroup not in groups:
+        groups.append(shared.fsGroup)
+    return Security(
+        uid=pick("runAsUser"),
+        gid=pick("runAsGroup"),
+        supplemental_groups=tuple(groups),
+        run_as_non_root=bool(pick("runAsNonRoot")),
+        privileged=own.privileged,
+        allow_privilege_escalation=own.allowPrivilegeEscalation,
+        read_only_root=own.readOnlyRootFilesystem,
+        add_capabilities=tuple(own.capabilities.add),
+        drop_capabilities=tuple(own.capabilities.drop),
+        seccomp=_seccomp(next(_profiles(pod, container), None)),
+        unmasked_proc=own.procMount == "Unmasked",
+    )
+
+
+def _profiles(pod: Pod, container: Container) -> Iterator[SeccompProfile]:
+    for context in (container.securityContext, pod.spec.securityContext):
+        if context.HasField("seccompProfile"):
+            yield context.seccompProfile
+
+
+def _seccomp(profile: SeccompProfile | None) -> str:
+    if profile is None:
+        return "RuntimeDefault"
+    return f"localhost/{profile.localhostProfile}" if profile.type == "Localhost" else profile.type

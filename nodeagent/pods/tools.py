@@ -1,0 +1,77 @@
+"""What the pod workers of one node share: the parts that do things, and the facts of the node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from nodeagent.paths import Paths
+from nodeagent.pods.addresses import Addresses
+from nodeagent.pods.clock import Clock
+from nodeagent.pods.effects import Tell
+from nodeagent.pods.journal import Journal
+from nodeagent.pods.objects import Objects
+from nodeagent.pods.state import PodState
+from nodeagent.runtime.containers import ContainerRuntime
+from nodeagent.runtime.images import ImageStore
+from nodeagent.runtime.volumes import Volumes
+from nodeagent.sandbox.sandboxes import Sandboxes
+from podplane.v1.pod_pb2 import Pod, PodStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds that each step of a pod may take; a step that is late has failed and is tried again."""
+
+    sandbox: float = 30.0
+    volumes: float = 120.0
+    pull: float = 1800.0
+    create: float = 90.0
+    start: float = 60.0
+    signal: float = 10.0
+    remove: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """Who this node is, and what pods may have of it. memory: bytes."""
+
+    name: str
+    ip: str
+    memory: int = 0
+    allocatable: Mapping[str, str] = field(default_factory=dict)
+
+
+class Reports:
+    """Where a worker says what became of its pod; the session takes it from here."""
+
+    def status(self, state: PodState, status: PodStatus) -> None:
+        """A transition, in order."""
+        raise NotImplementedError
+
+    def gone(self, state: PodState, status: PodStatus) -> None:
+        """Nothing of the pod is left."""
+        raise NotImplementedError
+
+    def event(self, pod: Pod, tell: Tell) -> None:
+        """A Kubernetes Event about the pod."""
+        raise NotImplementedError
+
+
+@dataclass(slots=True)
+class Tools:
+    """The parts. All workers share one of each."""
+
+    paths: Paths
+    facts: NodeFacts
+    clock: Clock
+    journal: Journal
+    addresses: Addresses
+    objects: Objects
+    runtime: ContainerRuntime
+    images: ImageStore
+    sandboxes: Sandboxes
+    volumes: Volumes
+    reports: Reports
+    network_problem: Callable[[], str | None] = lambda: None
+    deadlines: Deadlines = field(default_factory=Deadlines)

@@ -1,0 +1,187 @@
+"""One task per pod uid: takes events, steps the machine, writes down, reports, then has the effects done.
+
+    event ─► machine.step ─► journal ─► status, events ─► effects (each a task) ─► their outcomes are events again
+
+Owns the pod's state and its tasks. Never decides. An effect starts only after the state that calls for it is
+written down. What no effect expects (a bug, a full disk under the journal) ends the worker, and with it the agent:
+the pods run on, and the next agent takes over from the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+
+from nodeagent.pods import effects as do
+from nodeagent.pods import events as did
+from nodeagent.pods import failpoints
+from nodeagent.pods.machine import step, wake_at
+from nodeagent.pods.performer import Performer
+from nodeagent.pods.state import PodState
+from nodeagent.pods.status import pod_status
+from nodeagent.pods.tools import Tools
+from nodeagent.types import ContainerExit, Sandbox
+from podplane.v1.pod_pb2 import Pod, PodStatus
+
+log = logging.getLogger(__name__)
+
+
+class PodWorker:
+    """The worker of `state`. `post` from anywhere on the loop; `run` until the pod is gone."""
+
+    def __init__(self, tools: Tools, state: PodState, on_gone: Callable[[str], None]) -> None:
+        self.state = state
+        self.status = PodStatus()
+        self._newest = state.pod
+        self._tools = tools
+        self._performer = Performer(tools, state)
+        self._events: deque[did.Event] = deque()
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pulls: dict[str, asyncio.Task[None]] = {}
+        self._starting: dict[str, list[did.ContainerExited]] = {}
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._on_gone = on_gone
+
+    def found_sandbox(self, sandbox: Sandbox | None) -> None:
+        """What recovery found of the pod's sandbox."""
+        self._performer.sandbox = sandbox
+
+    def post(self, event: did.Event) -> None:
+        """Have the machine take an event in, after those that were posted before."""
+        self._events.append(event)
+        self._wake.set()
+
+    def container_exited(self, name: str, attempt: int, end: ContainerExit) -> None:
+        """An instance ended. One that is just being started is told after its start: Running is seen first."""
+        now = self._tools.clock.now()
+        event = did.ContainerExited(now, name, attempt, end.code, end.oom, end.finished_at, end.message)
+        if name in self._starting:
+            self._starting[name].append(event)
+        else:
+            self.post(event)
+
+    def update(self, pod: Pod) -> bool:
+        """The newest spec, and whether the pod is to end. False where it says nothing new."""
+        if not _differs(pod, self._newest):
+            return False
+        self._newest = pod
+        self.post(did.SpecChanged(self._tools.clock.now(), pod))
+        if pod.metadata.HasField("deletionTimestamp"):
+            # As the kubelet: the grace counts from when the node learns of it, so that it is never cut short.
+            self.delete(float(pod.metadata.deletionGracePeriodSeconds))
+        return True
+
+    def delete(self, grace: float) -> None:
+        """End the pod within `grace` seconds."""
+        self.post(did.DeletionRequested(self._tools.clock.now(), grace))
+
+    def objects_changed(self) -> None:
+        """A config map or secret of the pod's namespace changed."""
+        self.post(did.ObjectsChanged(self._tools.clock.now()))
+        self._start(self._performer.update_volumes(), "volumes")
+
+    async def run(self) -> None:
+        """Until the pod is gone. Raises what no effect expected."""
+        try:
+            while not self.state.gone:
+                await self._take(await self._next())
+            await asyncio.gather(*self._tasks)
+            self._finish()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _next(self) -> did.Event:
+        """The next event; TimePassed when a timer of the machine is due; raises what a task raised."""
+        if self._failure.done():
+            self._failure.result()
+        if self._events:
+            return self._events.popleft()
+        due = wake_at(self.state, self._tools.clock.now())
+        wait = None if due is None else max(0.0, due - self._tools.clock.now())
+        try:
+            async with asyncio.timeout(wait):
+                await self._wake.wait()
+        except TimeoutError:
+            return did.TimePassed(self._tools.clock.now())
+        self._wake.clear()
+        return await self._next()
+
+    async def _take(self, event: did.Event) -> None:
+        issued = step(self.state, event)
+        if issued or not isinstance(event, did.SpecChanged | did.ObjectsChanged):
+            await self._tools.journal.record(self.state)
+        self._report(issued)
+        for effect in issued:
+            self._begin(effect)
+
+    def _report(self, issued: list[do.Effect]) -> None:
+        for effect in issued:
+            if isinstance(effect, do.Tell):
+                self._tools.reports.event(self.state.pod, effect)
+        status = pod_status(self.state, self._tools.facts.ip)
+        if status != self.status:
+            self.status = status
+            failpoints.hit("report-status:before")
+            self._tools.reports.status(self.state, status)
+            failpoints.hit("report-status:after")
+
+    def _begin(self, effect: do.Effect) -> None:
+        if isinstance(effect, do.Tell | do.ReportGone):
+            return
+        if isinstance(effect, do.CancelPull):
+            pull = self._pulls.pop(effect.container, None)
+            if pull is not None:
+                pull.cancel()
+            return
+        if isinstance(effect, do.StartContainer):
+            self._starting[effect.container] = []
+        task = self._start(self._perform(effect), type(effect).__name__)
+        if isinstance(effect, do.PullImage):
+            self._pulls[effect.container] = task
+
+    def _start(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=f"pod-{self.state.uid[:8]}-{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if self._failure.done():
+            log.error("pod %s: %s failed too", self.state.title, task.get_name(), exc_info=error)
+        else:
+            self._failure.set_exception(error)
+            self._wake.set()
+
+    async def _perform(self, effect: do.Effect) -> None:
+        outcome = await self._performer.perform(effect)
+        if outcome is not None:
+            self.post(outcome)
+        if isinstance(effect, do.StartContainer):
+            for event in self._starting.pop(effect.container, ()):
+                self.post(event)
+
+    def _finish(self) -> None:
+        failpoints.hit("report-gone:before")
+        self._tools.reports.gone(self.state, self.status)
+        failpoints.hit("report-gone:after")
+        self._on_gone(self.state.uid)
+
+
+def _differs(pod: Pod, known: Pod) -> bool:
+    """Whether anything changed that the node acts on: not the status, which is its own word."""
+    new, old = pod.metadata, known.metadata
+    return (
+        pod.spec != known.spec
+        or new.labels != old.labels
+        or new.annotations != old.annotations
+        or new.deletionTimestamp != old.deletionTimestamp
+        or new.deletionGracePeriodSeconds != old.deletionGracePeriodSeconds
+    )

@@ -1,0 +1,159 @@
+"""Takes the control plane's frames in, in order: snapshots as a whole, deltas one by one. Level-triggered (D5).
+
+Owns what is known of the cluster's revision. Never opens a connection and never acts on a pod: it tells Pods, Objects
+and Streams. A snapshot that is cut off is forgotten: the next session brings another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import grpc.aio
+
+from nodeagent import membership
+from nodeagent.membership import Membership
+from nodeagent.node_status import boot_id, version
+from nodeagent.paths import Paths
+from nodeagent.pods.manager import Pods
+from nodeagent.pods.objects import Objects
+from nodeagent.pods.outbox import Outbox
+from nodeagent.streams import Streams
+from podplane.v1.pod_pb2 import Pod
+from podplane.v1.session_pb2 import ControlFrame, Digest, Hello, ObjectChange, PodTrace, Welcome
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Snapshot:
+    pods: dict[str, Pod] = field(default_factory=dict)
+    objects: list[ObjectChange] = field(default_factory=list)
+
+
+class FrameReceiver:
+    """The Receiver of session.py. Until `ready`, frames wait: nothing is begun before recovery is over."""
+
+    def __init__(
+        self, paths: Paths, node_name: str, objects: Objects, outbox: Outbox, on_welcome: Callable[[Welcome], None]
+    ) -> None:
+        self.membership: Membership = membership.load(paths.cluster)
+        self.traces: Callable[[], list[PodTrace]] = list
+        self.synced = False
+        """Whether a whole snapshot has come in since the agent started."""
+        self._paths = paths
+        self._node_name = node_name
+        self._objects = objects
+        self._outbox = outbox
+        self._on_welcome = on_welcome
+        self._instance = str(uuid.uuid4())
+        self._welcome = Welcome()
+        self._snapshot: _Snapshot | None = None
+        self._ready: asyncio.Future[tuple[Pods, Streams]] = asyncio.get_running_loop().create_future()
+        self._channel: grpc.aio.Channel | None = None
+
+    def ready(self, pods: Pods, streams: Streams) -> None:
+        """Recovery is over."""
+        self.traces = pods.traces
+        streams.channel = self._channel
+        self._ready.set_result((pods, streams))
+
+    @property
+    def revision(self) -> int:
+        """The store's revision that this node has taken in."""
+        return self.membership.last_revision
+
+    def hello(self) -> Hello:
+        known = self.membership
+        return Hello(
+            nodeName=self._node_name,
+            agentVersion=version(),
+            bootID=boot_id(),
+            instanceID=self._instance,
+            clusterID=known.cluster_id,
+            epoch=known.epoch,
+            lastRevision=known.last_revision,
+            pods=self.traces(),
+        )
+
+    def connected(self, channel: grpc.aio.Channel | None) -> None:
+        self._channel = channel
+        self._snapshot = None
+        if self._ready.done():
+            self._ready.result()[1].channel = channel
+
+    def digest(self) -> Digest | None:
+        """What this node holds; None while it has not seen all."""
+        if not self._ready.done() or not self.synced or self._snapshot is not None:
+            return None
+        services = {s.metadata.uid: s.metadata.resourceVersion for s in self._objects.services.values()}
+        return Digest(pods=digest_of(self._ready.result()[0].versions), services=digest_of(services))
+
+    async def receive(self, frame: ControlFrame) -> None:
+        """Take one frame in."""
+        kind = frame.WhichOneof("frame")
+        if kind == "welcome":
+            self._welcome = frame.welcome
+            self._on_welcome(frame.welcome)
+        elif kind == "snapshotBegin":
+            self._snapshot = _Snapshot()
+        elif kind == "snapshotEnd":
+            await self._end_snapshot(frame.revision)
+        elif kind not in ("heartbeat", "probe", None):
+            await self._change(frame)
+
+    async def _end_snapshot(self, revision: int) -> None:
+        pods, _ = await asyncio.shield(self._ready)
+        snapshot, self._snapshot = self._snapshot or _Snapshot(), None
+        authoritative = self.membership.rules_over(self._welcome, revision)
+        self._objects.replace_all(snapshot.objects, authoritative=authoritative)
+        pods.snapshot(snapshot.pods, authoritative=authoritative)
+        self.synced = True
+        self._seen(revision)
+        log.info("snapshot taken in", extra={"revision": revision, "pods": len(snapshot.pods)})
+
+    async def _change(self, frame: ControlFrame) -> None:
+        if self._snapshot is not None and self._collect(frame, self._snapshot):
+            return
+        pods, streams = await asyncio.shield(self._ready)
+        kind = frame.WhichOneof("frame")
+        if kind == "bind":
+            pods.put(frame.bind)
+        elif kind == "update":
+            pods.put(frame.update)
+        elif kind == "unbind":
+            pods.remove(frame.unbind.uid, float(frame.unbind.gracePeriodSeconds))
+        elif kind == "object":
+            self._objects.apply(frame.object)
+        elif kind == "openStream":
+            streams.open(frame.openStream)
+        elif kind == "verdict":
+            pods.verdict(frame.verdict.uid, frame.verdict.keep, frame.verdict.reason)
+        if frame.revision:
+            self._seen(frame.revision)
+
+    def _collect(self, frame: ControlFrame, snapshot: _Snapshot) -> bool:
+        if frame.HasField("bind"):
+            snapshot.pods[frame.bind.metadata.uid] = frame.bind
+        elif frame.HasField("object"):
+            snapshot.objects.append(frame.object)
+        else:
+            return False
+        return True
+
+    def _seen(self, revision: int) -> None:
+        new = self.membership.seen(self._welcome, revision)
+        if new != self.membership:
+            self.membership = new
+            membership.save(self._paths.cluster, new)
+        self._outbox.acknowledge(revision)
+
+
+def digest_of(versions: Mapping[str, str]) -> str:
+    """sha256, hex, over the sorted lines `uid resourceVersion`, as the control plane makes it."""
+    lines: Iterable[str] = sorted(f"{uid} {version}\n" for uid, version in versions.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
