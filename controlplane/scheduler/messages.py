@@ -11,7 +11,6 @@ from controlplane.scheduler.podinfo import Shape
 from controlplane.scheduler.terms import untolerated
 
 NO_NODES = "no nodes available to schedule pods"
-GATED = "Scheduling is blocked due to non-empty scheduling gates"
 Refusals = Mapping[str, Sequence[str]]
 """Per node name, the reasons that kept the pod out."""
 

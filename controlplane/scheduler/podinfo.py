@@ -61,7 +61,6 @@ class PodInfo:
     node: str = ""
     priority: int = 0
     created: float = 0.0
-    gated: bool = False
     finished: bool = False
     """Succeeded or Failed: it holds nothing of its node."""
 
@@ -80,7 +79,6 @@ def read_pod(pod: pod_pb2.Pod) -> PodInfo:
         node=pod.spec.nodeName,
         priority=pod.spec.priority,
         created=pod.metadata.creationTimestamp.seconds,
-        gated=bool(pod.spec.schedulingGates),
         finished=pod.status.phase in ("Succeeded", "Failed"),
     )
 

@@ -17,7 +17,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from controlplane.controllers.loop import follow
 from controlplane.controllers.recorder import About, Recorder
 from controlplane.objects import Objects
-from controlplane.scheduler.messages import GATED
 from controlplane.scheduler.nodeinfo import NodeInfo, read_node
 from controlplane.scheduler.podinfo import DEFAULT_SCHEDULER, PodInfo, read_pod
 from controlplane.scheduler.queue import Cause, Entry, Queue
@@ -31,6 +30,7 @@ from podplane.v1 import node_pb2, pod_pb2
 log = logging.getLogger(__name__)
 
 BINDS_IN_FLIGHT = 512
+_REASON = "Unschedulable"
 _TURN = 32
 """Decisions in a row before other tasks of the loop get their turn."""
 
@@ -98,9 +98,6 @@ class Scheduler:
         ours = (message.spec.schedulerName or DEFAULT_SCHEDULER) == DEFAULT_SCHEDULER
         if pod.node or pod.finished or not ours or message.metadata.HasField("deletionTimestamp"):
             self._queue.discard(pod.uid)
-        elif pod.gated:
-            self._queue.discard(pod.uid)
-            self._report(pod, "SchedulingGated", GATED)
         elif self._snapshot.is_assumed(pod.uid):
             self._queue.update(pod)  # from before its bind, which is on the way or done: not to be placed again
         else:
@@ -144,7 +141,7 @@ class Scheduler:
         if node is None:
             self._slots.release()
             self._queue.refused(entry, waits_for(ranking))
-            self._report(entry.pod, "Unschedulable", ranking.message())
+            self._report(entry.pod, ranking.message())
             return
         self._snapshot.assume(entry.pod, node)
         self._tasks.create_task(self._bind(entry, node, self._snapshot, self._queue))
@@ -177,22 +174,18 @@ class Scheduler:
 
     # What people see.
 
-    def _report(self, pod: PodInfo, reason: str, message: str) -> None:
+    def _report(self, pod: PodInfo, message: str) -> None:
         """Write the condition where it differs from what is there, and the event that goes with it."""
         stored = self._objects.cache.get(POD, pod.namespace, pod.name)
-        if (
-            stored is None
-            or stored.obj.metadata.uid != pod.uid
-            or not set_unscheduled(_copy(stored.obj), reason, message, self._clock())
-        ):
+        if stored is None or stored.obj.metadata.uid != pod.uid:
             return
-        if reason == "Unschedulable":
+        if set_unschedulable(_copy(stored.obj), message, self._clock()):
             self._recorder.record(_about(pod), "Warning", "FailedScheduling", message)
-        self._tasks.create_task(self._write_condition(pod, reason, message))
+            self._tasks.create_task(self._write_condition(pod, message))
 
-    async def _write_condition(self, pod: PodInfo, reason: str, message: str) -> None:
+    async def _write_condition(self, pod: PodInfo, message: str) -> None:
         def change(current: pod_pb2.Pod) -> bool:
-            return not current.spec.nodeName and set_unscheduled(current, reason, message, self._clock())
+            return not current.spec.nodeName and set_unschedulable(current, message, self._clock())
 
         try:
             await self._objects.mutate(POD, pod.namespace, pod.name, change, status=True, uid=pod.uid)
@@ -212,18 +205,16 @@ def _about(pod: PodInfo) -> About:
     return About("v1", "Pod", pod.namespace, pod.name, pod.uid)
 
 
-def set_unscheduled(pod: pod_pb2.Pod, reason: str, message: str, now: float) -> bool:
+def set_unschedulable(pod: pod_pb2.Pod, message: str, now: float) -> bool:
     """Set PodScheduled=False; False where the pod says so already, in the same words."""
     condition = next((each for each in pod.status.conditions if each.type == "PodScheduled"), None)
     if condition is None:
         condition = pod.status.conditions.add(type="PodScheduled")
-    elif (condition.status, condition.reason, condition.message) == ("False", reason, message):
+    elif (condition.status, condition.reason, condition.message) == ("False", _REASON, message):
         return False
     if condition.status != "False":
         condition.lastTransitionTime.CopyFrom(Timestamp(seconds=int(now)))
-    condition.status, condition.reason, condition.message = "False", reason, message
-    if not pod.status.phase:
-        pod.status.phase = "Pending"
+    condition.status, condition.reason, condition.message = "False", _REASON, message
     return True
 
 

@@ -45,14 +45,13 @@ def rounds(world: World) -> Rounds:
     return Rounds(world)
 
 
-async def on_node(world: World, name: str, node: str, seconds: int | None = 15) -> None:
+async def on_node(world: World, name: str, node: str, seconds: int = 15) -> None:
     made = pod(name)
     made.spec.nodeName = node
-    if seconds is not None:
-        for key in ("not-ready", "unreachable"):
-            made.spec.tolerations.add(
-                key=f"node.kubernetes.io/{key}", operator="Exists", effect="NoExecute", tolerationSeconds=seconds
-            )
+    for key in ("not-ready", "unreachable"):
+        made.spec.tolerations.add(
+            key=f"node.kubernetes.io/{key}", operator="Exists", effect="NoExecute", tolerationSeconds=seconds
+        )
     await world.set_ready(await world.objects.create(made))
 
 
@@ -163,12 +162,12 @@ async def test_after_a_restart_every_node_has_its_full_grace(world: World, round
     assert ready(world, "node-1")[0] == "Unknown"
 
 
-async def test_a_pod_without_tolerations_goes_at_once_and_one_that_tolerates_for_ever_stays(
+async def test_a_pod_that_tolerates_nothing_goes_at_once_and_one_that_tolerates_for_ever_stays(
     world: World, rounds: Rounds
 ) -> None:
     for name in ("node-1", "node-2", "node-3"):
         await world.add_node(name)
-    await on_node(world, "plain", "node-1", None)
+    await on_node(world, "plain", "node-1", 0)
     stays = pod("stays")
     stays.spec.nodeName = "node-1"
     stays.spec.tolerations.add(operator="Exists")

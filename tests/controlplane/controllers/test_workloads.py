@@ -167,6 +167,7 @@ async def test_an_orphan_is_adopted_and_a_relabelled_pod_is_released_and_replace
     owner.spec.replicas = 2
     owner.spec.selector.matchLabels["app"] = "web"
     owner.spec.template.metadata.labels["app"] = "web"
+    owner.spec.template.spec.containers.add(name="main", image="one")
     await world.objects.create(owner)
     await world.until(lambda: len(world.pods()) == 2 and all(controller_of(each.metadata) for each in world.pods()))
     assert orphan.metadata.uid in {each.metadata.uid for each in world.pods()}

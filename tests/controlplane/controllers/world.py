@@ -9,28 +9,18 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from controlplane.api.admission_context import AdmissionContext
+from controlplane.api.admission import Admission
 from controlplane.controllers.facts import is_terminating, key_of
 from controlplane.controllers.loop import follow
 from controlplane.objects import Objects
 from controlplane.store.cache import WatchCache
 from controlplane.store.sqlite import SqliteLog
 from controlplane.store.stored import Event
-from podplane.errors import FieldError, NotFound
+from podplane.errors import NotFound
 from podplane.kinds import NODE, POD
 from podplane.v1 import namespace_pb2, node_pb2, pod_pb2
 
 T = TypeVar("T")
-
-
-class AdmitAll:
-    """Admission for tests that write complete objects."""
-
-    def mutate(self, obj: Any, old: Any, context: AdmissionContext) -> None:
-        """Nothing is defaulted."""
-
-    def validate(self, obj: Any, old: Any, context: AdmissionContext) -> list[FieldError]:
-        return []
 
 
 class World:
@@ -166,7 +156,7 @@ async def open_world(directory: Path) -> AsyncIterator[World]:
     """A world over a new store, with the namespace `default`."""
     log = await SqliteLog.open(directory)
     cache = await WatchCache.open(log)
-    world = World(Objects(log, cache, AdmitAll(), time.time))
+    world = World(Objects(log, cache, Admission(), time.time))
     namespace = namespace_pb2.Namespace(apiVersion="v1", kind="Namespace")
     namespace.metadata.name = "default"
     try:

@@ -76,18 +76,15 @@ async def test_uncordoning_a_node_lets_the_pods_in_that_waited_for_it(world: Wor
     await world.until(lambda: node_of(world, "waits") == "node-1")
 
 
-async def test_a_gated_pod_and_another_schedulers_pod_are_left_alone(world: World) -> None:
+async def test_another_schedulers_pod_is_left_alone(world: World) -> None:
     await world.add_node("node-1")
-    gated, foreign = pod("gated"), pod("foreign")
-    gated.spec.schedulingGates.add(name="quota")
+    foreign = pod("foreign")
     foreign.spec.schedulerName = "mine"
     world.start(Scheduler(world.objects).run())
-    await world.objects.create(gated)
     await world.objects.create(foreign)
     await world.objects.create(pod("plain"))
     await world.until(lambda: node_of(world, "plain"))
-    await world.until(lambda: scheduled(world, "gated")[1] == "SchedulingGated")
-    assert (node_of(world, "gated"), node_of(world, "foreign")) == ("", "")
+    assert node_of(world, "foreign") == ""
 
 
 async def test_a_node_is_never_overcommitted_however_fast_pods_come(world: World) -> None:
