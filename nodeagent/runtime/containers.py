@@ -93,7 +93,7 @@ class ContainerRuntime:
             await asyncio.to_thread(_prepare, run, rootfs, cgroups, conmon_cgroup)
             version = f"crun {programs.version}" if programs.kind == "crun" else None
             filters = await asyncio.to_thread(Filters, state, version)
-            node = await asyncio.to_thread(facts, cgroups, pids_limit)
+            node = await asyncio.to_thread(facts, cgroups, pids_limit, conmon_cgroup)
         except FileNotFoundError as error:
             raise RuntimeNotReady(_missing(error)) from error
         except OSError as error:

@@ -72,8 +72,8 @@ def _status_mask(name: str) -> int:
     return 0
 
 
-def facts(cgroups: Cgroups, pids_limit: int) -> Facts:
-    """What the spec must know of the node."""
+def facts(cgroups: Cgroups, pids_limit: int, cgroup: str) -> Facts:
+    """What the spec must know of the node. `cgroup`: one that stands, to see which limits it has."""
     held = capabilities.from_mask(_status_mask("CapEff") & _status_mask("CapBnd"))
     floor = -1000 if "CAP_SYS_RESOURCE" in held else int(Path("/proc/self/oom_score_adj").read_text())
     swap = "memory.swap.max" if cgroups.version == 2 else "memory.memsw.limit_in_bytes"
@@ -82,7 +82,7 @@ def facts(cgroups: Cgroups, pids_limit: int) -> Facts:
         capabilities=held,
         oom_score_floor=floor,
         open_files=min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1_048_576),
-        swap_limit=any((path / swap).exists() for path in cgroups.paths("podplane")),
+        swap_limit=any((path / swap).exists() for path in cgroups.paths(cgroup)),
         pids_limit=pids_limit,
         devices=tuple(_devices(Path("/dev"))),
     )

@@ -1,0 +1,200 @@
+"""Volumes on the real kernel: contents, modes, updates, refusals, and that nothing stays."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from google.protobuf import json_format
+
+from nodeagent import syscalls
+from nodeagent.runtime.fields import PodFacts
+from nodeagent.runtime.volumes import VolumeFailure, Volumes
+from podplane.v1.config_pb2 import ConfigMap, Secret
+from podplane.v1.pod_pb2 import Pod
+
+UID = "0b5c4f1e-volumes"
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "run").mkdir()
+    syscalls.mount("tmpfs", tmp_path / "run", "tmpfs", 0, "mode=700")
+    yield tmp_path
+    syscalls.umount2(tmp_path / "run")
+
+
+@pytest.fixture
+async def volumes(base: Path) -> Volumes:
+    return Volumes(base / "state", base / "run", facts=PodFacts("node-1", "10.0.0.1", ""))
+
+
+def pod(*volumes: dict[str, object], **spec: object) -> Pod:
+    made = json_format.ParseDict({"volumes": list(volumes), **spec}, Pod().spec)
+    whole = Pod(spec=made)
+    whole.metadata.name, whole.metadata.namespace, whole.metadata.uid = "web", "default", UID
+    whole.metadata.labels["app"] = "web"
+    return whole
+
+
+def config_map(**data: str) -> dict[tuple[str, str, str], object]:
+    return {("ConfigMap", "default", "settings"): ConfigMap(data=data)}
+
+
+CONFIG: dict[str, object] = {"name": "settings", "configMap": {"name": "settings"}}
+
+
+async def test_a_config_map_becomes_files(volumes: Volumes) -> None:
+    found = await volumes.prepare(pod(CONFIG), config_map(a="1", b="2"))
+    path = found["settings"]
+    assert {name: (path / name).read_text() for name in ("a", "b")} == {"a": "1", "b": "2"}
+    assert stat.S_IMODE((path / "a").stat().st_mode) == 0o644
+    assert os.readlink(path / "a") == "..data/a"
+    await volumes.remove(UID)
+    assert not path.exists()
+
+
+async def test_items_paths_and_modes_hold(volumes: Volumes) -> None:
+    items = [{"key": "a", "path": "deep/er/x", "mode": 0o400}, {"key": "b", "path": "y"}]
+    asked: dict[str, object] = {"name": "v", "configMap": {"name": "settings", "items": items, "defaultMode": 0o600}}
+    path = (await volumes.prepare(pod(asked), config_map(a="1", b="2", c="3")))["v"]
+    assert (path / "deep/er/x").read_text() == "1"
+    assert stat.S_IMODE((path / "deep/er/x").stat().st_mode) == 0o400
+    assert stat.S_IMODE((path / "y").stat().st_mode) == 0o600
+    assert sorted(item.name for item in path.iterdir() if not item.name.startswith("..")) == ["deep", "y"]
+    await volumes.remove(UID)
+
+
+async def test_an_update_swaps_all_keys_at_once(volumes: Volumes) -> None:
+    asked = pod(CONFIG)
+    path = (await volumes.prepare(asked, config_map(a="1", b="1")))["settings"]
+    held = os.open(path / "..data", os.O_RDONLY | os.O_DIRECTORY)
+    await volumes.update(asked, config_map(a="2", c="2"))
+    assert sorted(os.listdir(path / "..data")) == ["a", "c"]
+    assert sorted(item.name for item in path.iterdir() if not item.name.startswith("..")) == ["a", "c"]
+    assert os.listdir(held) == [], "the old set is gone as a whole, not changed in place"
+    os.close(held)
+    before = os.readlink(path / "..data")
+    await volumes.update(asked, config_map(a="2", c="2"))
+    assert os.readlink(path / "..data") == before
+    await volumes.remove(UID)
+
+
+async def test_secrets_are_in_memory_only(base: Path, volumes: Volumes) -> None:
+    asked = pod({"name": "s", "secret": {"secretName": "key", "defaultMode": 0o400}}, securityContext={"fsGroup": 77})
+    path = (await volumes.prepare(asked, {("Secret", "default", "key"): Secret(data={"k": b"\x00hush"})}))["s"]
+    assert (path / "k").read_bytes() == b"\x00hush"
+    assert (stat.S_IMODE((path / "k").stat().st_mode), (path / "k").stat().st_gid) == (0o440, 77)
+    assert any(line.split()[4] == str(path) and " - tmpfs " in line for line in _mounts())
+    assert not any(item.read_bytes() == b"\x00hush" for item in (base / "state").rglob("*") if item.is_file())
+    await volumes.remove(UID)
+    await volumes.remove(UID)
+    assert not any(str(path) in line for line in _mounts())
+
+
+@pytest.mark.parametrize(
+    ("volume", "message"),
+    [
+        (CONFIG, 'MountVolume.SetUp failed for volume "settings" : configmap "settings" not found'),
+        ({"name": "s", "secret": {"secretName": "key"}},
+         'MountVolume.SetUp failed for volume "s" : secret "key" not found'),
+        ({"name": "n", "nfs": {"server": "x", "path": "/"}},
+         'MountVolume.SetUp failed for volume "n" : volume source nfs is not supported'),
+    ],
+)  # fmt: skip
+async def test_what_is_missing_is_named(volumes: Volumes, volume: dict[str, object], message: str) -> None:
+    with pytest.raises(VolumeFailure) as caught:
+        await volumes.prepare(pod(volume), {})
+    assert (caught.value.reason, caught.value.message) == ("FailedMount", message)
+
+
+async def test_a_missing_key_is_named_unless_optional(volumes: Volumes) -> None:
+    source = {"name": "settings", "items": [{"key": "k", "path": "k"}]}
+    with pytest.raises(VolumeFailure, match="references non-existent config key: k"):
+        await volumes.prepare(pod({"name": "v", "configMap": source}), config_map(a="1"))
+    optional = pod({"name": "v", "configMap": {**source, "optional": True}})
+    assert list((await volumes.prepare(optional, config_map(a="1")))["v"].glob("[!.]*")) == []
+    await volumes.update(optional, config_map(k="late"))
+    assert ((await volumes.prepare(optional, config_map(k="late")))["v"] / "k").read_text() == "late"
+    await volumes.remove(UID)
+
+
+async def test_projected_and_downward_files(volumes: Volumes) -> None:
+    down = {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+                      {"path": "node", "fieldRef": {"fieldPath": "spec.nodeName"}}]}  # fmt: skip
+    sources = [{"configMap": {"name": "settings"}}, {"downwardAPI": down}]
+    path = (await volumes.prepare(pod({"name": "p", "projected": {"sources": sources}}), config_map(a="1")))["p"]
+    assert {item: (path / item).read_text() for item in ("a", "labels", "node")} == {
+        "a": "1", "labels": 'app="web"', "node": "node-1"}  # fmt: skip
+    await volumes.remove(UID)
+
+
+async def test_empty_dirs_keep_their_content_until_removed(volumes: Volumes) -> None:
+    asked = pod({"name": "d", "emptyDir": {}}, {"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
+    found = await volumes.prepare(asked, {})
+    (found["d"] / "x").write_text("kept")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in found.values()] == [0o777, 0o777]
+    with pytest.raises(OSError, match="No space left"):
+        (found["m"] / "big").write_bytes(b"x" * (2 << 20))
+    again = await volumes.prepare(asked, {})
+    assert (again["d"] / "x").read_text() == "kept"
+    await volumes.remove(UID)
+    assert not any(path.exists() for path in found.values())
+
+
+async def test_host_paths_are_checked_by_type(base: Path, volumes: Volumes) -> None:
+    host = base / "host"
+    host.mkdir()
+    (host / "file").write_text("x")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(host / "socket"))
+    good = [("", "made/here"), ("Directory", "."), ("DirectoryOrCreate", "dir"), ("File", "file"),
+            ("FileOrCreate", "fresh"), ("Socket", "socket")]  # fmt: skip
+    for kind, name in good:
+        await volumes.prepare(pod({"name": "h", "hostPath": {"path": f"{host}/{name}", "type": kind}}), {})
+    await volumes.prepare(pod({"name": "h", "hostPath": {"path": "/dev/null", "type": "CharDevice"}}), {})
+    assert stat.S_IMODE((host / "made/here").stat().st_mode) == 0o755
+    assert (host / "fresh").is_file()
+    for kind, word in (("Directory", "directory"), ("Socket", "socket"), ("BlockDevice", "block device")):
+        with pytest.raises(VolumeFailure, match=rf"hostPath type check failed: {host}/file is not a {word}"):
+            await volumes.prepare(pod({"name": "h", "hostPath": {"path": f"{host}/file", "type": kind}}), {})
+    await volumes.remove(UID)
+    assert (host / "made/here").is_dir()
+
+
+@pytest.mark.parametrize("path", ["{base}/state", "{base}/state/pki", "{base}/link", "{base}", "relative", "/a/../b"])
+async def test_the_daemons_directories_are_refused(base: Path, volumes: Volumes, path: str) -> None:
+    (base / "link").symlink_to(base / "state")
+    with pytest.raises(VolumeFailure, match=r"not allowed|must be absolute"):
+        await volumes.prepare(pod({"name": "h", "hostPath": {"path": path.format(base=base)}}), {})
+
+
+async def test_only_allowed_host_paths(base: Path) -> None:
+    strict = Volumes(base / "state", base / "run", host_path_allow=[base / "open"])
+    await strict.prepare(pod({"name": "h", "hostPath": {"path": f"{base}/open/x"}}), {})
+    with pytest.raises(VolumeFailure, match="is not allowed on this node"):
+        await strict.prepare(pod({"name": "h", "hostPath": {"path": f"{base}/opener"}}), {})
+
+
+async def test_sub_paths_stay_in_their_volume(base: Path, volumes: Volumes) -> None:
+    path = (await volumes.prepare(pod({"name": "d", "emptyDir": {}}), {}))["d"]
+    (path / "file").write_text("f")
+    (path / "out").symlink_to("/etc")
+    assert (await volumes.subpath(UID, "app", 0, path, "file")).read_text() == "f"
+    made = await volumes.subpath(UID, "app", 1, path, "new/dir")
+    (made / "x").write_text("x")
+    assert (path / "new/dir/x").read_text() == "x"
+    for bad in ("out/passwd", "../x", "/etc", "out"):
+        with pytest.raises(VolumeFailure):
+            await volumes.subpath(UID, "app", 2, path, bad)
+    await volumes.remove(UID)
+    assert not any(str(base / "run/subpaths") in line for line in _mounts())
+
+
+def _mounts() -> list[str]:
+    return Path("/proc/self/mountinfo").read_text().splitlines()
