@@ -27,33 +27,32 @@ def ensure_private(directory: Path) -> None:
     On a systemd machine `/` is shared: a pin would be copied into every service's namespace and outlive its removal.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if _is_shared(directory):
-        if not is_mounted(directory):
+    point, shared = _mount_of(directory)
+    if shared:
+        if point != str(directory.resolve()):
             syscalls.mount(directory, directory, None, syscalls.MS_BIND)
         syscalls.mount(None, directory, None, syscalls.MS_PRIVATE)
 
 
-def _is_shared(directory: Path) -> bool:
-    """Whether the mount that holds directory propagates (proc_pid_mountinfo(5)): the last, longest matching one."""
-    shared, longest = False, -1
+def _mount_of(directory: Path) -> tuple[str, bool]:
+    """Where the mount that holds directory is, and whether it propagates (proc_pid_mountinfo(5)): the last, longest."""
+    found, shared = "", False
     real = str(directory.resolve())
     for line in Path("/proc/thread-self/mountinfo").read_text().splitlines():
         fields = line.split(" ")
         point = fields[4].encode().decode("unicode_escape")
         below = real == point or real.startswith(point.rstrip("/") + "/")
-        if below and len(point) >= longest:
-            longest, shared = len(point), any(field.startswith("shared:") for field in fields[6 : fields.index("-")])
-    return shared
+        if below and len(point) >= len(found):
+            found, shared = point, any(field.startswith("shared:") for field in fields[6 : fields.index("-")])
+    return found, shared
 
 
 def is_mounted(path: Path) -> bool:
-    """Whether something is mounted on path: its device differs from its directory's, or it is a bind of its own."""
+    """Whether another filesystem is mounted on path: a namespace, a tmpfs, queues; no bind of the same."""
     try:
-        if path.lstat().st_dev != path.parent.lstat().st_dev:
-            return True
+        return os.lstat(path).st_dev != os.lstat(path.parent).st_dev
     except FileNotFoundError:
         return False
-    return path.is_dir() and os.path.ismount(path)
 
 
 def enter(directory: Path, kinds: list[str]) -> None:
@@ -64,7 +63,8 @@ def enter(directory: Path, kinds: list[str]) -> None:
             _join(pin, NAMESPACES[kind])
         return
     for pin in pins:
-        unmount(pin)
+        if pin.exists():
+            unmount(pin)
     syscalls.unshare(sum(NAMESPACES[kind] for kind in kinds))
     for kind, pin in zip(kinds, pins, strict=True):
         pin.touch(mode=0o600)
