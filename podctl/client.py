@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
-import grpc
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
@@ -110,7 +109,10 @@ def _overlaid(chosen: context.Context, args: Namespace) -> context.Context:
 
 
 class Client:
-    """A connection to one control plane as one identity. Use as a context manager."""
+    """A connection to one control plane as one identity. Use as a context manager.
+
+    gRPC is imported where the first connection is made: --help and wrong command lines need none of it.
+    """
 
     def __init__(self, chosen: context.Context, *, timeout: float | None = 30.0, verbose: bool = False) -> None:
         try:
@@ -121,6 +123,9 @@ class Client:
         self._server = chosen.server
         self._timeout = timeout
         self._verbose = verbose
+        import grpc
+
+        self._rpc_error = grpc.RpcError
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         credentials = grpc.ssl_channel_credentials(root_certificates=authority)
         self._channel = grpc.secure_channel(chosen.server, credentials, options=_CHANNEL_OPTIONS)
@@ -141,7 +146,7 @@ class Client:
         )
         try:
             return invoke(request, timeout=self._timeout, metadata=self._metadata)
-        except grpc.RpcError as error:
+        except self._rpc_error as error:
             raise from_rpc(error, self._server) from None
         finally:
             self._log(method, started)
@@ -159,7 +164,7 @@ class Client:
         call = invoke(request, timeout=timeout, metadata=self._metadata)
         try:
             yield from call
-        except grpc.RpcError as error:
+        except self._rpc_error as error:
             raise from_rpc(error, self._server) from None
         finally:
             call.cancel()

@@ -6,8 +6,7 @@ gRPC codes become the exceptions of podplane.errors, so that verbs decide by cla
 from __future__ import annotations
 
 import re
-
-import grpc
+from typing import TYPE_CHECKING
 
 from podctl.failure import Failure
 from podplane.errors import (
@@ -24,6 +23,9 @@ from podplane.errors import (
     Unauthenticated,
     Unavailable,
 )
+
+if TYPE_CHECKING:
+    import grpc
 
 _CLASSES: dict[str, type[PodplaneError]] = {code: error for error, code in GRPC_CODES.items()}
 _REASONS: dict[type[PodplaneError], str] = {
@@ -51,14 +53,14 @@ class Disconnected(Unavailable):
 
 def from_rpc(error: grpc.RpcError, server: str) -> Exception:
     """The exception that stands for a failed call."""
-    code, details = error.code(), error.details() or ""
-    if code is grpc.StatusCode.UNAVAILABLE and _CONNECTION.search(details):
+    code, details = error.code().name, error.details() or ""
+    if code == "UNAVAILABLE" and _CONNECTION.search(details):
         return Disconnected(_connection_message(server, details))
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if code == "DEADLINE_EXCEEDED":
         return Disconnected(f"no answer from {server} in time; see --request-timeout")
-    if code.name in _CLASSES:
-        return _CLASSES[code.name](details)
-    return Failure(f"Error from server (InternalError): {details or code.name}")
+    if code in _CLASSES:
+        return _CLASSES[code](details)
+    return Failure(f"Error from server (InternalError): {details or code}")
 
 
 def wording(error: Exception, prefix: str = "") -> str | None:
