@@ -59,7 +59,8 @@ def _copy(message: M) -> M:
 
 def _keep(live: Message, result: Message, name: str) -> None:
     if not live.HasField(name):
-        result.ClearField(name)
+        if result.HasField(name):  # clearing an unset field would make its parent present
+            result.ClearField(name)
     elif isinstance(value := getattr(live, name), Message):
         getattr(result, name).CopyFrom(value)
     else:
@@ -116,11 +117,9 @@ def _nested(name: str, last: Message, result: Message, new: Message) -> None:
         if last.HasField(name):
             result.ClearField(name)
         return
-    target, wanted = getattr(result, name), getattr(new, name)
-    if result.HasField(name):
-        _merged(getattr(last, name), target, wanted)
-    else:
-        target.CopyFrom(wanted)
+    target = getattr(result, name)
+    target.SetInParent()
+    _merged(getattr(last, name), target, getattr(new, name))
 
 
 def _merged(last: Message, target: Message, new: Message) -> None:
@@ -148,7 +147,7 @@ def _list(field: Field, last: Message, result: Message, new: Message) -> None:
 def _set(last: Any, result: Any, new: Any) -> None:
     gone = set(last) - set(new)
     kept = [value for value in result if value not in gone and value not in new]
-    result[:] = [*dict.fromkeys(new), *kept]
+    result[:] = [*new, *kept]
 
 
 def _keyed(field: Field, last: Any, result: Any, new: Any) -> None:
@@ -160,12 +159,9 @@ def _keyed(field: Field, last: Any, result: Any, new: Any) -> None:
     merged: list[Message] = []
     for wanted in new:
         key = _key(field, wanted)
-        item = lives[key].pop(0) if lives[key] else None
-        if item is None:
-            item = _copy(wanted)
-        else:
-            known = lasts[key].pop(0) if lasts[key] else type(wanted)()
-            _item(field, known, item, wanted)
+        item = lives[key].pop(0) if lives[key] else type(wanted)()
+        known = lasts[key].pop(0) if lasts[key] else type(wanted)()
+        _item(field, known, item, wanted)
         merged.append(item)
     merged += [item for key, items in lives.items() if key not in lasts for item in items]
     del result[:]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable
 
+from google.protobuf.message import Message
+
 from podplane.errors import FieldError
+from podplane.manifest.printing import to_dict
 from podplane.names import Check
 
 
@@ -76,6 +79,6 @@ IMMUTABLE = "field is immutable"
 
 def shown(value: object) -> str:
     """A value as messages quote it."""
-    if isinstance(value, str | int | float | bool):
-        return json.dumps(value, ensure_ascii=False)
-    return " ".join(str(value).split()) or "{}"
+    if isinstance(value, Message):
+        value = to_dict(value)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
