@@ -17,6 +17,8 @@ VERBS: dict[str, dict[str, str]] = {
     "Basic commands": {
         "apply": "Make objects as manifests say: create what is missing, change what differs",
         "create": "Create objects from manifests, or a namespace, config map or secret from the command line",
+        "replace": "Make objects exactly what manifests say",
+        "patch": "Change fields of objects",
         "get": "List objects",
         "describe": "Show objects in detail, with their events",
         "delete": "Delete objects by manifest, by name or by selector",

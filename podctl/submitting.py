@@ -33,7 +33,13 @@ def add_result_flags(parser: Parser) -> None:
     parser.add_argument("-o", "--output", metavar="FORMAT", help="print the objects: name, yaml, json or jsonpath=")
 
 
-def submit_all(args: Namespace, client: Client, send: Callable[[Client, Manifest], tuple[Any, str]], doing: str) -> int:
+def submit_all(
+    args: Namespace,
+    client: Client,
+    send: Callable[[Client, Manifest], tuple[Any, str]],
+    doing: str,
+    dry_word: str = "created",
+) -> int:
     """Send every document of -f; 1 where any failed. `send` gives the object and the word for what became of it."""
     reporter = Reporter(args)
     failed = False
@@ -42,7 +48,7 @@ def submit_all(args: Namespace, client: Client, send: Callable[[Client, Manifest
             if isinstance(item, Failure):
                 raise item
             item.settle(client.namespace, args.namespace is not None)
-            obj, word = (item.obj, "created") if args.dry_run == "client" else send(client, item)
+            obj, word = (item.obj, dry_word) if args.dry_run == "client" else send(client, item)
             reporter.report(item.kind, obj, word)
         except (Disconnected, Unauthenticated):
             raise  # the next document would fare no better

@@ -255,3 +255,19 @@ def test_unreachable_server_says_what_to_do(alone: Podctl, verb: str, tmp_path: 
     assert outcome.status == 1
     assert outcome.err.startswith("Unable to connect to the server: 127.0.0.1:1: ")
     assert "is it running? (make up / systemctl start podplane-controlplane)" in outcome.err
+
+
+def test_patch_and_replace_change_objects(podctl: Podctl, tmp_path: Path) -> None:
+    path = _file(tmp_path, _DEPLOYMENT)
+    podctl("apply", "-f", path)
+    image = '{"spec":{"template":{"spec":{"containers":[{"name":"a","image":"web:2"}]}}}}'
+    assert podctl("patch", "deploy", "web", "-p", image).out == "deployment.apps/web patched\n"
+    assert podctl("patch", "deploy", "web", "-p", image).out == "deployment.apps/web patched (no change)\n"
+    operation = '[{"op": "replace", "path": "/spec/replicas", "value": 1}]'
+    assert podctl("patch", "deploy/web", "--type=json", "-p", operation).status == 0
+    shown = podctl("get", "deploy", "web", "-o", "jsonpath={.spec.replicas} {..containers[0].image}").out
+    assert shown == "1 web:2"
+    assert podctl("replace", "-f", path).out == "deployment.apps/web replaced\n"
+    shown = podctl("get", "deploy", "web", "-o", "jsonpath={.spec.replicas} {..containers[0].image}").out
+    assert shown == "2 web:1"
+    assert "unknown field" in podctl("patch", "deploy", "web", "-p", '{"spec":{"replica":3}}').err
