@@ -6,6 +6,7 @@ by halves where there is none. Fails with RulesRefused or RulesUnavailable where
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,11 +22,17 @@ _TRIES = 64
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one service has: its ports, and the rules that these make."""
+    """What one service has: its ports, and the rules that these make.
+
+    source: the objects that this was made of; as long as they are the same ones, it need not be made again.
+    """
 
     ports: tuple[ServicePort, ...]
-    cluster_cidr: str
     part: Part
+    source: tuple[object, ...] = ()
+
+    def made_of(self, source: tuple[object, ...]) -> bool:
+        return len(source) == len(self.source) and all(map(operator.is_, source, self.source))
 
 
 Entries = Mapping[str, Entry]

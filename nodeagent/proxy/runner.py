@@ -48,9 +48,9 @@ class Runner:
             started = loop.time()
             owed = not await self._work(changed)
             pause = min(2 * pause, self._pace.retry_bound) if owed else self._pace.retry
-            # As long a rest as the work took, so that many services do not take a whole core.
+            # As long a rest as the work took, within bounds, so that many services do not take a whole core.
             took = loop.time() - started
-            await asyncio.sleep(max(self._pace.interval - took, min(took, self._pace.retry_bound), 0))
+            await asyncio.sleep(max(self._pace.interval - took, min(took, self._pace.look)))
 
     async def _wait(self, seconds: float) -> None:
         try:

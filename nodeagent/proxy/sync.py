@@ -9,7 +9,6 @@ is mended within a second or two. Stopping the task leaves the rules working.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from nodeagent.proxy.isolate import Entry, Isolator
 from nodeagent.proxy.rules import assemble, part
 from nodeagent.proxy.runner import Pace, Runner
 from nodeagent.proxy.services import Unprogrammable, key_of, ports_of, slices_by_service, unsupported
+from nodeagent.sandbox import sysctl
 from podplane.errors import NotSupported
 from podplane.v1 import endpointslice_pb2, service_pb2
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 Programmed = Callable[[int, str], None]
 """(revision, error): everything up to revision is in the kernel, but for what error names; "": all of it."""
 
-_LOCALNET = Path("/proc/sys/net/ipv4/conf/all/route_localnet")
+_LOCALNET = "net.ipv4.conf.all.route_localnet"
 _THOROUGH = 60.0
 
 
@@ -97,12 +97,14 @@ class ProxySync:
         await self._runner.run()
 
     async def cleanup(self) -> None:
-        """Remove every rule of ours and give the kernel setting back. Raises RulesRefused, RulesUnavailable."""
+        """Remove every rule of ours and give the kernel setting back. Raises RulesRefused, RulesUnavailable, OSError.
+
+        For after run() has ended, or where it never ran.
+        """
+        self._asked = None
         await (self._iptables or await Iptables.open()).cleanup()
         self._standing.clear()
-        if self._saved.exists():
-            _LOCALNET.write_text(json.loads(self._saved.read_text())["route_localnet"])
-            self._saved.unlink()
+        sysctl.restore(self._saved)
 
     async def _work(self, changed: bool) -> bool:
         asked, ranges = self._asked, self._ranges
@@ -147,18 +149,28 @@ class ProxySync:
         for service in asked.services:
             key = key_of(service)
             old = self._standing.get(key)
+            if missing := unsupported(service):
+                errors[key] = missing
             try:
-                ports = ports_of(service, slices.get(key, ()), asked.node_name)
+                entries[key] = self._entry(service, slices.get(key, ()), asked.node_name, ranges.cluster_cidr)
             except Unprogrammable as error:
                 errors[key] = str(error)
                 entries |= {key: old} if old else {}
-                continue
-            if missing := unsupported(service):
-                errors[key] = missing
-            unchanged = old is not None and (old.ports, old.cluster_cidr) == (ports, ranges.cluster_cidr)
-            built = old if unchanged and old else Entry(ports, ranges.cluster_cidr, part(ports, ranges.cluster_cidr))
-            entries[key] = built
         return entries, errors
+
+    def _entry(
+        self,
+        service: service_pb2.Service,
+        slices: tuple[endpointslice_pb2.EndpointSlice, ...],
+        node_name: str,
+        cluster_cidr: str,
+    ) -> Entry:
+        source = (node_name, cluster_cidr, service, *slices)
+        old = self._standing.get(key_of(service))
+        if old is not None and old.made_of(source):
+            return old
+        ports = ports_of(service, slices, node_name)
+        return Entry(ports, part(ports, cluster_cidr), source)
 
     async def _forget(self, before: dict[str, Entry]) -> dict[str, str]:
         for key in before.keys() | self._standing.keys():
@@ -186,10 +198,8 @@ class ProxySync:
     def _open_localhost(self) -> dict[str, str]:
         """Let a node port answer on 127.0.0.1: once the rule stands that keeps other hosts out of it."""
         try:
-            if not self._saved.exists():
-                self._saved.parent.mkdir(parents=True, exist_ok=True)
-                self._saved.write_text(json.dumps({"route_localnet": _LOCALNET.read_text().strip()}))
-            _LOCALNET.write_text("1")
+            sysctl.save(self._saved, [_LOCALNET])
+            sysctl.write(_LOCALNET, "1")
         except OSError as error:
             return {"127.0.0.1": f"node ports do not answer there: {error}"}
         return {}

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,9 +108,7 @@ class Network:
         return None
 
     def _forward(self) -> None:
-        if not self._saved.exists():
-            self._saved.parent.mkdir(parents=True, exist_ok=True)
-            self._saved.write_text(json.dumps({name: sysctl.read(name) for name in _SETTINGS}))
+        sysctl.save(self._saved, _SETTINGS)
         for name, value in _SETTINGS.items():
             sysctl.write(name, value)
 
@@ -237,10 +234,7 @@ class Network:
                 _gone(self._netlink.attempt(links.delete_link(link.name)))
         if bridges:
             _gone(self._netlink.attempt(links.delete_link(BRIDGE)))
-        if self._saved.exists():
-            for name, value in json.loads(self._saved.read_text()).items():
-                sysctl.write(name, value)
-            self._saved.unlink()
+        sysctl.restore(self._saved)
         self.problem, self._cidr, self._bridge = "the pod network was removed", None, 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 SAFE = frozenset(
@@ -41,6 +43,23 @@ def write(name: str, value: str) -> None:
         path.write_text(value)
     except OSError as error:
         raise OSError(error.errno, f"set {name} to {value!r}: {error.strerror}") from None
+
+
+def save(path: Path, names: Iterable[str]) -> None:
+    """Keep the present values for restore(), unless an earlier run did already."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torn = path.with_suffix(".new")
+        torn.write_text(json.dumps({name: read(name) for name in names}))
+        torn.rename(path)
+
+
+def restore(path: Path) -> None:
+    """Give back what save() kept; nothing to do where it did not."""
+    if path.exists():
+        for name, value in json.loads(path.read_text()).items():
+            write(name, value)
+        path.unlink()
 
 
 def refusal(name: str, host_network: bool, host_ipc: bool) -> str | None:

@@ -140,7 +140,11 @@ def flavoured(request: pytest.FixtureRequest, world: World) -> World:
     return world
 
 
-def test_who_answers_whom(flavoured: World) -> None:
+@pytest.mark.parametrize("bridge_filter", [0, 1])
+def test_who_answers_whom(flavoured: World, bridge_filter: int) -> None:
+    # Where br_netfilter is loaded, what stays on the bridge meets the rules as well.
+    command(flavoured.node, f"sysctl -w net.bridge.bridge-nf-call-iptables={bridge_filter}")
+
     async def scenario(node: Node) -> None:
         client, a = node.world.client, node.pods["a"]
         async with proxied(node):
@@ -335,6 +339,7 @@ def test_a_restarted_agent_adopts_the_rules_and_no_packet_falls(flavoured: World
         successor = Node(node.world, ProxySync("iptables", node.world.directory, PACE), node.pods)
         async with proxied(successor):
             await successor.program(*wanted)
+            assert successor.written == 0
             await successor.program([wanted[0][0]], [web(A)[1]])
             await successor.program(*wanted)
         stop.set()
@@ -367,9 +372,9 @@ def test_a_service_that_iptables_refuses_holds_up_no_other(flavoured: World, rul
     async def scenario(node: Node) -> None:
         iptables = await Iptables.open()
         ports = ports_of(web()[0], [web(B)[1]], "node-1")
-        good = {f"default/s{number}": Entry(ports, CLUSTER, Part()) for number in range(9)}
-        good["default/web"] = Entry(ports, CLUSTER, part(ports, CLUSTER))
-        bad = Entry(ports, CLUSTER, Part({"PODPLANE-SVC-BAD": (rule,)}, portals=("-j PODPLANE-SVC-BAD",)))
+        good = {f"default/s{number}": Entry(ports, Part()) for number in range(9)}
+        good["default/web"] = Entry(ports, part(ports, CLUSTER))
+        bad = Entry(ports, Part({"PODPLANE-SVC-BAD": (rule,)}, portals=("-j PODPLANE-SVC-BAD",)))
         isolator = Isolator(iptables.apply, lambda parts: assemble(parts, PODS, CLUSTER))
         standing, errors = await isolator.apply({}, {**good, "default/bad": bad})
         assert list(errors) == ["default/bad"]
