@@ -9,17 +9,15 @@ task that ends unexpectedly ends the agent with its reason; the service manager 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from nodeagent import certificates, node_status
-from nodeagent.certificates import Identity, NotJoined
+from nodeagent.certificates import Identity
 from nodeagent.config import Config
+from nodeagent.joining import CannotStart, identify, lock, run_join
 from nodeagent.network_follower import NetworkFollower
 from nodeagent.node_status import Machine
 from nodeagent.pods.addresses import Addresses
@@ -50,11 +48,6 @@ NODE_REPORT = 60.0
 NODE_LOOK = 5.0
 RUNTIME_RETRY = 10.0
 RENEW_RETRY = 60.0
-JOIN_DEADLINE = 60.0
-
-
-class CannotStart(Exception):
-    """The agent cannot run here; the message says why and what to do."""
 
 
 class Agent:
@@ -68,7 +61,7 @@ class Agent:
         self._no_network = why
         self._tasks = Tasks()
         self._clock = Clock()
-        self._facts = NodeFacts(machine.name, machine.ip, machine.memory, machine.allocatable)
+        self._facts = NodeFacts(machine.name, machine.ip, machine.memory, machine.allocatable, config.cgroup_root)
         self._outbox = Outbox(self._facts, self._clock)
         self._objects = Objects(config.paths)
         self._addresses = Addresses()
@@ -131,7 +124,12 @@ class Agent:
         paths = self._config.paths
         try:
             self._runtime = await ContainerRuntime.open(
-                state=paths.state, run=paths.run, runtime=self._config.runtime, images=self._images
+                state=paths.state,
+                run=paths.run,
+                runtime=self._config.runtime,
+                images=self._images,
+                hidden=self._config.host_image_hide,
+                conmon_cgroup=f"{self._config.cgroup_root}/conmon",
             )
         except RuntimeNotReady as error:
             if str(error) != self._runtime_problem:
@@ -226,50 +224,6 @@ class Agent:
             except CannotStart as error:
                 log.error("cannot renew the certificate, which ends %s: %s", certificates.until(identity), error)
                 await asyncio.sleep(RENEW_RETRY)
-
-
-async def run_join(arguments: list[str]) -> None:
-    """Run join.py as a child; CannotStart in its words."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "nodeagent.join", *arguments, stderr=asyncio.subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(JOIN_DEADLINE):
-            _, words = await child.communicate()
-    except TimeoutError:
-        child.kill()
-        await child.wait()
-        raise CannotStart(f"joining took longer than {JOIN_DEADLINE:.0f} s") from None
-    if child.returncode != 0:
-        raise CannotStart(words.decode(errors="replace").strip() or f"joining ended with {child.returncode}")
-
-
-async def identify(config: Config) -> Identity:
-    """The node's identity; joins where there is none that can be used. Raises CannotStart."""
-    try:
-        identity = certificates.read(config.paths.pki)
-        if not certificates.expired(identity, Clock().now()):
-            return identity
-        missing = f"its certificate ended {certificates.until(identity)}"
-    except NotJoined as error:
-        missing = str(error)
-    if not config.join or not config.token_file:
-        raise CannotStart(f"{missing}: start with --join ADDRESS --token-file FILE")
-    arguments = ["--pki", str(config.paths.pki), "--address", config.join]
-    await run_join([*arguments, "--node-name", config.node_name, "--token-file", config.token_file])
-    log.info("joined", extra={"node": config.node_name, "address": config.join})
-    return certificates.read(config.paths.pki)
-
-
-def lock(path: Path) -> int:
-    """Hold the state directory for this process; CannotStart where another agent has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise CannotStart(f"another agent runs with the state directory {path.parent}") from None
-    return descriptor
 
 
 async def _network(config: Config) -> tuple[Network | None, str]:

@@ -1,7 +1,7 @@
 """`podplane-nodeagent cleanup`: removes every trace of the agent from this machine.
 
-Containers first, then sandboxes, volumes, network, rules, then both directories. Every step is tried, whatever became of
-the one before; what could not be removed is named, and the exit status is 1. Refuses while an agent runs.
+Containers first, then sandboxes, volumes, network, rules, then both directories. Every step is tried, whatever became
+of the one before; what could not be removed is named, and the exit status is 1. Refuses while an agent runs.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import os
 import shutil
 from collections.abc import Awaitable, Callable
 
-from nodeagent.agent import CannotStart, lock
 from nodeagent.config import Config
+from nodeagent.joining import CannotStart, lock
 from nodeagent.paths import Paths
 from nodeagent.pods.recovery import read_specs
 from nodeagent.proxy.backend import RulesRefused, RulesUnavailable
 from nodeagent.proxy.sync import ProxySync
+from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.detection import RuntimeNotReady
 from nodeagent.runtime.images import ImageStore
@@ -55,7 +56,13 @@ async def clean(config: Config) -> None:
 async def _containers(config: Config) -> None:
     paths = config.paths
     images = ImageStore(paths.state, paths.run)
-    runtime = await ContainerRuntime.open(state=paths.state, run=paths.run, runtime=config.runtime, images=images)
+    runtime = await ContainerRuntime.open(
+        state=paths.state,
+        run=paths.run,
+        runtime=config.runtime,
+        images=images,
+        conmon_cgroup=f"{config.cgroup_root}/conmon",
+    )
     try:
         for found in await runtime.list():
             await runtime.remove(found.id)
@@ -92,6 +99,11 @@ async def _rules(config: Config) -> None:
     await ProxySync(config.proxy_mode, config.paths.run).cleanup()
 
 
+async def _cgroups(config: Config) -> None:
+    if not Cgroups.detect().remove(config.cgroup_root):
+        raise OSError(f"processes are still in the cgroup {config.cgroup_root}")
+
+
 async def _directories(config: Config) -> None:
     for base in (config.paths.run, config.paths.state):
         _empty(config.paths, base)
@@ -112,5 +124,6 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("sandboxes and network", _sandboxes),
     ("volumes", _volumes),
     ("rules", _rules),
+    ("cgroups", _cgroups),
     ("directories", _directories),
 )

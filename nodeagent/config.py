@@ -43,6 +43,8 @@ class Config:
     runtime: str = "auto"
     registries_conf: Path | None = None
     host_path_allow: tuple[Path, ...] = ()
+    host_image_hide: tuple[Path, ...] = ()
+    cgroup_root: str = "podplane"
     proxy_mode: str = "iptables"
     log_level: str = "info"
     log_format: str = "text"
@@ -62,6 +64,8 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
         runtime=options.runtime,
         registries_conf=getattr(options, "registries_conf", None),
         host_path_allow=tuple(getattr(options, "host_path_allow", None) or ()),
+        host_image_hide=tuple(getattr(options, "host_image_hide", None) or ()),
+        cgroup_root=options.cgroup_root,
         proxy_mode=options.proxy_mode,
         log_level=options.log_level,
         log_format=options.log_format,
@@ -89,6 +93,7 @@ def _common(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> 
     add("--state-dir", DEFAULT_STATE, "what outlives a reboot", type=Path)
     add("--run-dir", DEFAULT_RUN, "what ends with the boot; a tmpfs", type=Path)
     add("--runtime", "auto", "OCI runtime", choices=RUNTIMES)
+    add("--cgroup-root", "podplane", "cgroup below which pods have theirs", type=_cgroup, metavar="NAME")
     add("--proxy-mode", "iptables", "how services become rules; this version has iptables", choices=("iptables",))
     add("--log-level", "info", "least severe level that is logged", choices=LEVELS)
     add("--log-format", "text", "form of the log lines", choices=FORMATS)
@@ -106,6 +111,13 @@ def _running(parser: argparse.ArgumentParser, environment: Mapping[str, str]) ->
         None,
         "hostPath volumes may only lie below these paths, separated by commas; default: anywhere but in the "
         "daemons' own directories",
+        type=_paths,
+        metavar="PATH,...",
+    )
+    add(
+        "--host-image-hide",
+        None,
+        "further paths of this machine that containers of `image: host` may not see, separated by commas",
         type=_paths,
         metavar="PATH,...",
     )
@@ -127,6 +139,12 @@ def _adder(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> C
 def _node_name(text: str) -> str:
     if wrong := names.dns_subdomain(text):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be a node's name: {'; '.join(wrong)}")
+    return text
+
+
+def _cgroup(text: str) -> str:
+    if not text or "/" in text or text.startswith("."):
+        raise argparse.ArgumentTypeError(f"{text!r} must be one name, without a slash")
     return text
 
 

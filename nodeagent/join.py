@@ -114,7 +114,8 @@ def call(address: str, credentials: grpc.ChannelCredentials, method: str, reques
         try:
             answer = invoke(request, timeout=DEADLINE)
         except grpc.RpcError as error:
-            raise JoinFailure(f"the control plane at {address} refused: {error.code().name}: {error.details()}") from None
+            words = f"{error.code().name}: {error.details()}"
+            raise JoinFailure(f"the control plane at {address} refused: {words}") from None
     assert isinstance(answer, JoinResponse)
     return answer
 
@@ -144,7 +145,10 @@ def renew(pki: Path) -> None:
 
 
 def _session_address(given: str, host: str) -> str:
-    return f"[{host}]{given}" if given.startswith(":") and ":" in host else f"{host}{given}" if given[:1] == ":" else given
+    """host:port; a given address without a host is on the host that Join was called on."""
+    if not given.startswith(":"):
+        return given
+    return f"[{host}]{given}" if ":" in host else f"{host}{given}"
 
 
 def keep(pki: Path, node: str, address: str, key: bytes, answer: JoinResponse) -> None:

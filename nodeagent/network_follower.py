@@ -32,7 +32,7 @@ class NetworkFollower:
         self._ranges = ("", "")
         objects.listen(self._changed)
 
-    def _changed(self, kind: str, key: Key) -> None:
+    def _changed(self, kind: str, _key: Key) -> None:
         if kind == "node":
             self._routes = True
         elif kind in ("service", "endpointSlice"):

@@ -81,7 +81,7 @@ async def compose(
         sandbox=sandbox,
         resources=requests.resources(container),
         security=requests.security(pod, container),
-        cgroup=requests.cgroup(state, container.name, effect.attempt),
+        cgroup=requests.cgroup(tools.facts.cgroup_root, state, container.name, effect.attempt),
         stdin=container.stdin,
         tty=container.tty,
         host_pid=pod.spec.hostPID,

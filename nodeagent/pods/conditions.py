@@ -23,12 +23,12 @@ def conditions(state: PodState) -> Iterator[tuple[str, str, str, str]]:
     up = state.sandbox.stage == READY and not state.final
     yield "PodReadyToStartContainers", _word(up), "", ""
     yield ("Initialized", *_initialized(state))
-    not_ready = [container.name for container in state.apps if not is_ready(state, container)]
+    not_ready = [container.name for container in state.apps if not is_ready(container)]
     yield ("Ready", *_ready(state, not_ready))
     yield ("ContainersReady", *_ready(state, not_ready))
 
 
-def is_ready(state: PodState, container: ContainerState) -> bool:
+def is_ready(container: ContainerState) -> bool:
     """Readiness is running, or for an init container having succeeded; probes will narrow this."""
     if container.init:
         return container.done

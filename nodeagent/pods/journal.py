@@ -69,7 +69,8 @@ class JournalFile:
     def _load(self) -> None:
         data = self.path.read_bytes()
         good = 0
-        for good, record in frames(data):
+        for end, record in frames(data):
+            good = end
             if "boot" in record:
                 self.previous_boot = record["boot"]
             elif record["state"] is None:

@@ -116,7 +116,7 @@ def _deletion(state: PodState, event: events.DeletionRequested) -> list[Effect]:
     return []
 
 
-def _nothing(state: PodState, event: events.TimePassed) -> list[Effect]:
+def _nothing(_state: PodState, _event: events.TimePassed) -> list[Effect]:
     return []
 
 
@@ -168,7 +168,7 @@ def _sandbox_lost(state: PodState, event: events.SandboxLost) -> list[Effect]:
     return building.sandbox_lost(state, event.at)
 
 
-def _volumes_ready(state: PodState, event: events.VolumesReady) -> list[Effect]:
+def _volumes_ready(state: PodState, _event: events.VolumesReady) -> list[Effect]:
     if state.volumes.stage != MAKING:
         raise containers.Unexpected("no volumes were being prepared")
     state.volumes.stage, state.volumes.failures = READY, 0
@@ -184,7 +184,7 @@ def _volumes_failed(state: PodState, event: events.VolumesFailed) -> list[Effect
     return [Tell("Warning", event.reason, event.message)]
 
 
-def _volumes_removed(state: PodState, event: events.VolumesRemoved) -> list[Effect]:
+def _volumes_removed(state: PodState, _event: events.VolumesRemoved) -> list[Effect]:
     if state.volumes.stage != REMOVING:
         raise containers.Unexpected("no volumes were being removed")
     state.volumes.stage, state.volumes.attempt = ABSENT, 0

@@ -1,8 +1,8 @@
 """The files that name a pod to its containers: /etc/hosts, /etc/hostname and /etc/resolv.conf.
 
 They stand in run/pods/<uid>/ and are mounted into every container. Texts are pure; `write` and `remove` are not.
-Sources: Kubernetes' PodSpec.hostname, hostAliases, dnsPolicy, dnsConfig. There is no cluster DNS yet: ClusterFirst takes
-the node's own resolv.conf, as the kubelet does where it is given none.
+Sources: Kubernetes' PodSpec.hostname, hostAliases, dnsPolicy, dnsConfig. There is no cluster DNS yet: ClusterFirst
+takes the node's own resolv.conf, as the kubelet does where it is given none.
 """
 
 from __future__ import annotations

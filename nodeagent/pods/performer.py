@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nodeagent.pods import compose, failpoints, netfiles
+from nodeagent.pods import compose, failpoints, netfiles, requests
 from nodeagent.pods import effects as do
 from nodeagent.pods import events as did
 from nodeagent.pods.addresses import PoolExhausted
@@ -73,7 +73,7 @@ class Performer:
 
     # ── sandbox and volumes ──────────────────────────────────────────────────────────────────────────────────
 
-    async def _take_address(self, effect: do.TakeAddress) -> Outcome:
+    async def _take_address(self, _effect: do.TakeAddress) -> Outcome:
         problem = self._tools.network_problem()
         try:
             if problem:
@@ -82,7 +82,7 @@ class Performer:
         except PoolExhausted as error:
             return did.SandboxFailed(self._now, self._state.sandbox.attempt, str(error))
 
-    async def _release_address(self, effect: do.ReleaseAddress) -> Outcome:
+    async def _release_address(self, _effect: do.ReleaseAddress) -> Outcome:
         self._tools.addresses.give_back(self._state.uid)
         return None
 
@@ -112,12 +112,15 @@ class Performer:
             async with asyncio.timeout(self._tools.deadlines.sandbox):
                 await self._tools.sandboxes.remove(self._state.uid, effect.attempt)
                 await asyncio.to_thread(netfiles.remove, self._tools.paths, self._state.uid)
+                # With the sandbox goes what the containers shared: by now the pod has none.
+                shared = requests.pod_cgroup(self._tools.facts.cgroup_root, self._state)
+                await asyncio.to_thread(self._tools.runtime.cgroups.remove, shared)
         except (SandboxFailure, OSError) as error:
             return self._uncleaned("sandbox", error)
         self.sandbox = None
         return did.SandboxRemoved(self._now, effect.attempt)
 
-    async def _prepare_volumes(self, effect: do.PrepareVolumes) -> Outcome:
+    async def _prepare_volumes(self, _effect: do.PrepareVolumes) -> Outcome:
         try:
             async with asyncio.timeout(self._tools.deadlines.volumes):
                 self._volumes = await self._tools.volumes.prepare(self._state.pod, self.objects())
@@ -128,7 +131,7 @@ class Performer:
             return did.VolumesFailed(self._now, "FailedMount", f"MountVolume.SetUp failed: {words}")
         return did.VolumesReady(self._now)
 
-    async def _remove_volumes(self, effect: do.RemoveVolumes) -> Outcome:
+    async def _remove_volumes(self, _effect: do.RemoveVolumes) -> Outcome:
         try:
             async with asyncio.timeout(self._tools.deadlines.volumes):
                 await self._tools.volumes.remove(self._state.uid)

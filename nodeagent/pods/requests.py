@@ -55,9 +55,14 @@ def _json(text: bytes) -> dict[str, dict[str, object]]:
     return found if isinstance(found, dict) else {}
 
 
-def cgroup(state: PodState, name: str, attempt: int) -> str:
-    """podplane/<qos>/pod<uid>/<container>_<attempt>, below the node's root cgroup."""
-    return f"podplane/{qos_class(state.pod.spec).lower()}/pod{state.uid}/{name}_{attempt}"
+def pod_cgroup(root: str, state: PodState) -> str:
+    """<root>/<qos>/pod<uid>."""
+    return f"{root}/{qos_class(state.pod.spec).lower()}/pod{state.uid}"
+
+
+def cgroup(root: str, state: PodState, name: str, attempt: int) -> str:
+    """A container's, in its pod's: <container>_<attempt>."""
+    return f"{pod_cgroup(root, state)}/{name}_{attempt}"
 
 
 def resources(container: Container) -> Resources:

@@ -25,6 +25,8 @@ def pod_status(state: PodState, host_ip: str) -> pod_pb2.PodStatus:
         status.podIPs.add(ip=address)
     if state.started_at:
         status.startTime.CopyFrom(_time(state.started_at))
+    if not state.admitted and state.final:  # refused: it has no containers here
+        return status
     for containers, statuses in (
         (state.init, status.initContainerStatuses),
         (state.apps, status.containerStatuses),
@@ -73,7 +75,7 @@ def _conditions(state: PodState, status: pod_pb2.PodStatus) -> None:
 def _container(state: PodState, container: ContainerState) -> pod_pb2.ContainerStatus:
     status = pod_pb2.ContainerStatus(
         name=container.name,
-        ready=is_ready(state, container),
+        ready=is_ready(container),
         started=container.stage == RUNNING,
         restartCount=container.restarts,
         image=container.image,

@@ -40,6 +40,7 @@ class NodeFacts:
     ip: str
     memory: int = 0
     allocatable: Mapping[str, str] = field(default_factory=dict)
+    cgroup_root: str = "podplane"
 
 
 class Reports:
