@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
+from controlplane.api.allocate import Ledger, Taken
 from podplane.kinds import Kind
 from podplane.v1 import service_pb2
 
@@ -34,7 +35,8 @@ def _nothing(_kind: Kind, _namespace: str, _name: str) -> Message | None:
 class AdmissionContext:
     """One write. `verb` is create or update (apply is one of them). `services` gives every stored service.
 
-    Two writes of services at once must not both allocate from the same `services`: the caller serialises them.
+    `ledger` spares reading all services for each write of one: a caller that keeps a Ledger up to date gives it.
+    Two writes of services at once must not both allocate from the same state: the caller serialises them.
     """
 
     verb: str
@@ -42,5 +44,11 @@ class AdmissionContext:
     groups: Sequence[str] = ()
     lookup: Lookup = _nothing
     services: Callable[[], Iterable[service_pb2.Service]] = tuple
+    ledger: Ledger | None = None
     settings: AdmissionSettings = AdmissionSettings()
     rng: random.Random = field(default_factory=random.Random)
+
+    def taken(self, namespace: str, name: str) -> Taken:
+        """The addresses and node ports that services other than the named one hold."""
+        ledger = self.ledger if self.ledger is not None else Ledger(self.services())
+        return ledger.taken(namespace, name)

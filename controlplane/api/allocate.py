@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from podplane.v1 import service_pb2
 
@@ -23,24 +24,64 @@ PortKey = tuple[int, str]
 """Port and protocol: TCP and UDP may share a number."""
 
 
+Owner = tuple[str, str]
+"""Namespace and name of a service."""
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True)
+class Others(Generic[K]):
+    """What anybody but `own` holds."""
+
+    holders: Mapping[K, Owner]
+    own: Owner
+
+    def __contains__(self, key: object) -> bool:
+        holder = self.holders.get(key)  # type: ignore[arg-type]
+        return holder is not None and holder != self.own
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
     """What other services hold."""
 
-    addresses: set[str] = field(default_factory=set)
-    ports: set[PortKey] = field(default_factory=set)
+    addresses: Container[str]
+    ports: Container[PortKey]
 
 
-def taken(services: Iterable[service_pb2.Service], *, namespace: str, name: str) -> Taken:
-    """What all services but the named one hold."""
-    found = Taken()
-    for service in services:
-        if (service.metadata.namespace, service.metadata.name) == (namespace, name):
-            continue
-        found.addresses.update(service.spec.clusterIPs or [service.spec.clusterIP])
-        found.ports.update((port.nodePort, port.protocol or "TCP") for port in service.spec.ports if port.nodePort)
-    found.addresses.difference_update(("", HEADLESS))
-    return found
+class Ledger:
+    """Who holds which address and node port. Kept up to date by put and drop, or built anew from all services."""
+
+    def __init__(self, services: Iterable[service_pb2.Service] = ()) -> None:
+        self._addresses: dict[str, Owner] = {}
+        self._ports: dict[PortKey, Owner] = {}
+        self._held: dict[Owner, tuple[list[str], list[PortKey]]] = {}
+        for service in services:
+            self.put(service)
+
+    def put(self, service: service_pb2.Service) -> None:
+        """Note what a stored service holds, in place of what it held before."""
+        owner = (service.metadata.namespace, service.metadata.name)
+        self.drop(*owner)
+        addresses = [one for one in (*service.spec.clusterIPs, service.spec.clusterIP) if one not in ("", HEADLESS)]
+        ports = [(port.nodePort, port.protocol or "TCP") for port in service.spec.ports if port.nodePort]
+        self._held[owner] = addresses, ports
+        self._addresses.update(dict.fromkeys(addresses, owner))
+        self._ports.update(dict.fromkeys(ports, owner))
+
+    def drop(self, namespace: str, name: str) -> None:
+        """Forget a service that is gone; nothing happens where it is not known."""
+        addresses, ports = self._held.pop((namespace, name), ((), ()))
+        for address in addresses:
+            self._addresses.pop(address, None)
+        for port in ports:
+            self._ports.pop(port, None)
+
+    def taken(self, namespace: str, name: str) -> Taken:
+        """What all services but the named one hold; a view, good until the next put or drop."""
+        own = (namespace, name)
+        return Taken(Others(self._addresses, own), Others(self._ports, own))
 
 
 def cluster_address(network: ipaddress.IPv4Network, taken: Container[str], rng: random.Random) -> str | None:
@@ -52,10 +93,12 @@ def cluster_address(network: ipaddress.IPv4Network, taken: Container[str], rng: 
     return None if chosen is None else str(ipaddress.IPv4Address(chosen))
 
 
-def node_port(ports: range, protocol: str, taken: Container[PortKey], rng: random.Random) -> int | None:
-    """A free node port for the protocol; None if there is none."""
+def node_port(
+    ports: range, protocol: str, own: Container[PortKey], taken: Container[PortKey], rng: random.Random
+) -> int | None:
+    """A port that neither the service itself nor another one has for the protocol; None if there is none."""
     band = min(max(16, len(ports) // 32), 128)
-    return _pick(ports, band, lambda value: (value, protocol) not in taken, rng)
+    return _pick(ports, band, lambda value: (value, protocol) not in own and (value, protocol) not in taken, rng)
 
 
 def _pick(values: range, band: int, is_free: Callable[[int], bool], rng: random.Random) -> int | None:

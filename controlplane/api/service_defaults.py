@@ -5,6 +5,8 @@ Mutators, as in defaults. Where nothing is free, the field stays unset and valid
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from controlplane.api import allocate
 from controlplane.api.admission_context import AdmissionContext
 from podplane import intstr
@@ -44,7 +46,7 @@ def addresses(obj: service_pb2.Service, old: service_pb2.Service | None, context
     wants_address = not spec.clusterIP and not spec.clusterIPs
     wants_ports = spec.type in allocate.NODE_PORT_TYPES and any(not port.nodePort for port in spec.ports)
     if wants_address or wants_ports:
-        taken = allocate.taken(context.services(), namespace=obj.metadata.namespace, name=obj.metadata.name)
+        taken = context.taken(obj.metadata.namespace, obj.metadata.name)
         if wants_address:
             spec.clusterIP = allocate.cluster_address(context.settings.service_cidr, taken.addresses, context.rng) or ""
         if wants_ports:
@@ -95,18 +97,20 @@ def _keep(spec: service_pb2.ServiceSpec, old: service_pb2.ServiceSpec) -> None:
                 port.nodePort = number
 
 
-def _allocate_ports(spec: service_pb2.ServiceSpec, taken: set[allocate.PortKey], context: AdmissionContext) -> None:
+def _allocate_ports(
+    spec: service_pb2.ServiceSpec, taken: Container[allocate.PortKey], context: AdmissionContext
+) -> None:
     """One service may serve TCP and UDP of one port under one node port, as DNS does."""
     own = {(port.nodePort, port.protocol) for port in spec.ports if port.nodePort}
     by_port = {port.port: port.nodePort for port in spec.ports if port.nodePort}
     for port in spec.ports:
         if port.nodePort:
             continue
-        shared = by_port.get(port.port)
-        if shared is not None and (shared, port.protocol) not in own | taken:
-            number: int | None = shared
+        shared = (by_port.get(port.port, 0), port.protocol)
+        if shared[0] and shared not in own and shared not in taken:
+            number: int | None = shared[0]
         else:
-            number = allocate.node_port(context.settings.node_ports, port.protocol, own | taken, context.rng)
+            number = allocate.node_port(context.settings.node_ports, port.protocol, own, taken, context.rng)
         if number is not None:
             port.nodePort = by_port[port.port] = number
             own.add((number, port.protocol))

@@ -112,7 +112,7 @@ def _allocated(
     new_ports = has_ports and any((port.nodePort, port.protocol) not in held_ports for port in spec.ports)
     if not new_address and not new_ports:
         return
-    taken = allocate.taken(context.services(), namespace=obj.metadata.namespace, name=obj.metadata.name)
+    taken = context.taken(obj.metadata.namespace, obj.metadata.name)
     if new_address:
         _address(spec.clusterIP, taken, context, found)
     if new_ports:

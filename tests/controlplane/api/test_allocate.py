@@ -24,10 +24,23 @@ def service(name: str, address: str, *ports: tuple[int, str]) -> service_pb2.Ser
 
 
 def test_what_others_hold_is_taken_and_ones_own_is_not() -> None:
-    services = [service("a", "10.96.0.5", (30001, "TCP")), service("b", "None"), service("c", "")]
-    found = allocate.taken(services, namespace="default", name="b")
-    assert (found.addresses, found.ports) == ({"10.96.0.5"}, {(30001, "TCP")})
-    assert allocate.taken(services, namespace="default", name="a") == allocate.Taken()
+    ledger = allocate.Ledger([service("a", "10.96.0.5", (30001, "TCP")), service("b", "None"), service("c", "")])
+    others = ledger.taken("default", "b")
+    assert "10.96.0.5" in others.addresses
+    assert (30001, "TCP") in others.ports
+    assert (30001, "UDP") not in others.ports
+    assert "None" not in ledger.taken("default", "a").addresses
+    assert "10.96.0.5" not in ledger.taken("default", "a").addresses
+
+
+def test_a_ledger_follows_changes_and_deletions() -> None:
+    ledger = allocate.Ledger([service("a", "10.96.0.5", (30001, "TCP"))])
+    ledger.put(service("a", "10.96.0.5", (30002, "TCP")))
+    assert (30001, "TCP") not in ledger.taken("default", "b").ports
+    assert (30002, "TCP") in ledger.taken("default", "b").ports
+    ledger.drop("default", "a")
+    ledger.drop("default", "a")
+    assert "10.96.0.5" not in ledger.taken("default", "b").addresses
 
 
 def test_the_same_dice_give_the_same_address() -> None:
@@ -54,16 +67,16 @@ def test_every_address_is_given_before_the_range_is_full() -> None:
 
 def test_the_lower_band_is_left_to_people_until_the_rest_is_full() -> None:
     rng = random.Random(3)
-    picked = {allocate.node_port(PORTS, "TCP", set(), rng) for _ in range(500)}
+    picked = {allocate.node_port(PORTS, "TCP", set(), set(), rng) for _ in range(500)}
     assert min(filter(None, picked)) >= PORTS[16]
     full = {(port, "TCP") for port in PORTS[16:]}
-    assert allocate.node_port(PORTS, "TCP", full, rng) in PORTS[:16]
+    assert allocate.node_port(PORTS, "TCP", set(), full, rng) in PORTS[:16]
 
 
 def test_a_number_may_serve_tcp_and_udp() -> None:
     taken = {(port, "TCP") for port in PORTS}
-    assert allocate.node_port(PORTS, "TCP", taken, random.Random(1)) is None
-    assert allocate.node_port(PORTS, "UDP", taken, random.Random(1)) in PORTS
+    assert allocate.node_port(PORTS, "TCP", set(), taken, random.Random(1)) is None
+    assert allocate.node_port(PORTS, "UDP", set(), taken, random.Random(1)) in PORTS
 
 
 def test_a_network_too_small_for_services_is_full() -> None:
