@@ -22,13 +22,14 @@ PEOPLE_PORT = 7443
 def run_init(options: argparse.Namespace) -> int:
     """Make everything that `serve` needs."""
     state: Path = options.state_dir
-    existed = is_initialised(state)
+    existed = is_initialised(state)  # before anything is made below
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)
     authority = Authority.create(state / "pki")
     authority.server_identity(server_names(tuple(options.advertise)))
-    cluster = asyncio.run(_make_store(state))
-    print(f"{'kept' if existed else 'made'} the cluster {cluster} in {state}")
+    # A store that is there may be in use by a running server, and needs nothing.
+    cluster = "kept the cluster" if existed else f"made the cluster {asyncio.run(_make_store(state))}"
+    print(f"{cluster} in {state}")
     print(f"certificate authority: sha256 {authority.hash}")
     server = options.server or f"{(options.advertise or ['127.0.0.1'])[0]}:{PEOPLE_PORT}"
     print(_admin_context(options.context_file, options.context, server, state, authority))

@@ -33,13 +33,14 @@ from controlplane.api.handlers import Verbs, attempt_of
 from controlplane.api.logs import PodStreams
 from controlplane.api.paging import Pager
 from controlplane.commands import is_initialised, server_names, uninitialised
-from controlplane.config import Config
+from controlplane.config import Address, Config
 from controlplane.controllers import start_all
 from controlplane.nodes import NodeSettings, Sessions
 from controlplane.nodes.service import NodeService
 from controlplane.objects import Objects
 from controlplane.pki import Authority
 from controlplane.scheduler import Scheduler
+from controlplane.store import compaction
 from controlplane.store.cache import WatchCache
 from controlplane.store.sqlite import SqliteLog
 from controlplane.tokens import Tokens
@@ -134,11 +135,18 @@ class ControlPlane:
         """People with a token on one port, nodes with a certificate on the other: TLS has no "maybe"."""
         people = _credentials(self.authority, self.config, require_client=False)
         nodes = _credentials(self.authority, self.config, require_client=True)
-        self.port = self._server.add_secure_port(str(self.config.listen), people)
-        self.node_port = self._server.add_secure_port(str(self.config.node_listen), nodes)
+        self.port = self._bind(self.config.listen, people)
+        self.node_port = self._bind(self.config.node_listen, nodes)
+
+    def _bind(self, address: Address, credentials: grpc.ServerCredentials) -> int:
+        try:
+            return self._server.add_secure_port(str(address), credentials)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: is the port in use?") from error
 
     def _start_tasks(self) -> None:
         self.tasks.start(_failure(self.log), name="store")
+        self.tasks.start(compaction.run(self.log), name="compaction")
         self.tasks.start(self.gate.run(), name="gate")
         self.tasks.start(self.sessions.run(), name="node-sessions")
         self.tasks.start(Scheduler(self.objects).run(), name="scheduler")

@@ -107,11 +107,25 @@ class _Open:
     identity: Identity
     task: asyncio.Task[Any]
     reason: PodplaneError | None = None
+    writing: bool = False
 
     def end(self, reason: PodplaneError) -> None:
-        if self.reason is None:
-            self.reason = reason
+        """End it now, or where a write is in progress, after that."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        # A call whose write is cancelled half-way never gets its status out: the peer would wait for ever.
+        if not self.writing:
             self.task.cancel()
+
+    async def write(self, context: Any, answer: Answer) -> None:
+        self.writing = True
+        try:
+            await context.write(answer)
+        finally:
+            self.writing = False
+        if self.reason is not None:
+            raise self.reason
 
 
 class Gate:
@@ -121,6 +135,7 @@ class Gate:
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._open: set[_Open] = set()
+        self._closed: PodplaneError | None = None
 
     def register(self, server: grpc.aio.Server, methods: Iterable[Method]) -> None:
         """Serve `methods` on `server`, each behind the gate."""
@@ -140,7 +155,8 @@ class Gate:
                     stream.end(Unauthenticated("the credentials of this stream have expired or were revoked"))
 
     async def end_streams(self, reason: PodplaneError) -> None:
-        """End every open stream with `reason` and wait until each has."""
+        """End every open stream with `reason`, refuse new ones, and wait until each has ended."""
+        self._closed = reason
         streams = list(self._open)
         for stream in streams:
             stream.end(reason)
@@ -182,24 +198,26 @@ class Gate:
                 call = self._admit(method, context)
                 if method.attempt is not None:
                     call.require(method.attempt(request))
-                with self._opened(call):
+                with self._opened(call) as stream:
                     # Written by hand: a generator given to gRPC is not closed when its peer goes away.
                     async with contextlib.aclosing(cast(Any, behaviour(request, call))) as answers:
                         async for answer in answers:
-                            await context.write(answer)
+                            await stream.write(context, answer)
             except Exception as error:
                 await _abort(context, method, error)
 
         return serve
 
     @contextlib.contextmanager
-    def _opened(self, call: Call) -> Iterator[None]:
+    def _opened(self, call: Call) -> Iterator[_Open]:
+        if self._closed is not None:
+            raise self._closed
         task = asyncio.current_task()
         assert task is not None
         stream = _Open(call.identity, task)
         self._open.add(stream)
         try:
-            yield
+            yield stream
         except asyncio.CancelledError:
             if stream.reason is None:
                 raise

@@ -52,7 +52,7 @@ class Sessions:
         """Called with the node's name whenever its agent has spoken."""
         self._sessions: dict[str, Session] = {}
         self._last_seen: dict[str, float] = {}
-        self.hub = Hub(objects.cache, self._sessions)
+        self.hub = Hub(objects.cache, self._sessions, self.reports.forget)
 
     async def run(self) -> None:
         """Route changes to the sessions, until cancelled."""
@@ -88,16 +88,20 @@ class Sessions:
                     f"another agent is connected as {node} and answers: "
                     "two machines must not have one node name; stop one of them"
                 )
-            other.control(goodbye("a newer session of this node has begun", reconnect=False))
+            other.control(goodbye("a newer session has begun", reconnect=False))
             other.end(Conflict("a newer session of this node has begun"))
         session = Session(node, hello.instanceID, self.objects.cache, self.hub.placement, now)
         self._sessions[node] = session
         self.heard(session)
         return session
 
+    def is_current(self, session: Session) -> bool:
+        """False for a session that a newer one of its node has superseded: what it still says is stale."""
+        return self._sessions.get(session.node) is session
+
     def leave(self, session: Session) -> None:
         """The session is over."""
-        if self._sessions.get(session.node) is session:
+        if self.is_current(session):
             del self._sessions[session.node]
 
     def heard(self, session: Session) -> None:
@@ -109,8 +113,8 @@ class Sessions:
     def judge(self, session: Session, hello: session_pb2.Hello, cluster_id: str, epoch: str) -> list[str]:
         """Decide, for each pod of the hello that the store does not have on this node, what becomes of it.
 
-        Queues the verdicts and returns the uids that are kept. Absence removes a pod only where this store is
-        the one that the agent knew, and not older than what the agent has seen of it (D5).
+        Gives the session its verdicts and returns the uids that are kept. Absence removes a pod only where this
+        store is the one that the agent knew, and not older than what the agent has seen of it (D5).
         """
         same = (hello.clusterID, hello.epoch) == (cluster_id, epoch)
         known = same and hello.lastRevision <= self.objects.cache.revision
@@ -119,11 +123,11 @@ class Sessions:
             if pod.uid in here:
                 continue
             if known:
-                session.control(verdict(pod.uid, False, "the pod is no longer in the cluster"))
+                session.decide(pod.uid, verdict(pod.uid, False, "the pod is no longer in the cluster"))
                 continue
             session.kept.add(pod.uid)
             reason = "the store does not know this pod, and is not the one that the node knew, or is older"
-            session.control(verdict(pod.uid, True, reason))
+            session.decide(pod.uid, verdict(pod.uid, True, reason))
         return sorted(session.kept)
 
     def _gone(self, node: str, report: session_pb2.PodStatusReport) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from controlplane.nodes.placement import Placement
 from controlplane.nodes.session import Session
@@ -21,11 +21,14 @@ logger = logging.getLogger(__name__)
 
 
 class Hub:
-    """Feeds `sessions`, which its owner keeps, by node name."""
+    """Feeds `sessions`, which its owner keeps, by node name; tells `on_removed` the uid of each pod that is gone."""
 
-    def __init__(self, cache: WatchCache, sessions: Mapping[str, Session]) -> None:
+    def __init__(
+        self, cache: WatchCache, sessions: Mapping[str, Session], on_removed: Callable[[str], None]
+    ) -> None:
         self._cache = cache
         self._sessions = sessions
+        self._on_removed = on_removed
         self.placement = Placement()
         self._pods = self._load()
 
@@ -72,6 +75,8 @@ class Hub:
     def _pod(self, event: Event) -> None:
         gone = event.type == "DELETED"
         node = self.placement.remove(event.stored) if gone else self.placement.put(event.stored)
+        if gone:
+            self._on_removed(event.stored.obj.metadata.uid)
         session = self._sessions.get(node)
         if session is None:
             return

@@ -42,6 +42,7 @@ class Reports:
         self._tasks = tasks
         self._on_gone = on_gone
         self._lines: dict[str, _Line] = {}
+        self._removed: set[str] = set()
 
     def take(self, node: str, instance: str, report: Report) -> None:
         """Queue a report of `node`'s agent; returns at once."""
@@ -55,10 +56,13 @@ class Reports:
             self._tasks.spawn(self._drain(report.uid, line), name=f"pod-status/{report.uid}")
 
     def forget(self, uid: str) -> None:
-        """The pod is gone from the store; its sequence need not be known any more."""
+        """The pod is gone from the store: its sequence need not be known any more, once nothing waits."""
         line = self._lines.get(uid)
-        if line is not None and not line.busy:
-            del self._lines[uid]
+        if line is not None and line.busy:
+            self._removed.add(uid)
+            return
+        self._lines.pop(uid, None)
+        self._removed.discard(uid)
 
     async def _drain(self, uid: str, line: _Line) -> None:
         while line.waiting:
@@ -69,6 +73,8 @@ class Reports:
                 # The agent's next report or its next connection says it again.
                 logger.warning("cannot store a pod's status", extra={"pod": report.name, "uid": uid, "error": error})
         line.busy = False
+        if uid in self._removed:
+            self.forget(uid)
 
     async def _write(self, node: str, report: Report) -> None:
         def change(pod: pod_pb2.Pod) -> bool:
@@ -79,7 +85,7 @@ class Reports:
             pod = await self._objects.mutate(POD, *address, change, status=True, uid=report.uid)
         except (NotFound, Conflict):
             if not self._is_there(report):
-                self._lines.pop(report.uid, None)
+                self._removed.add(report.uid)
                 self._on_gone(node, report)
                 return
             raise

@@ -125,6 +125,8 @@ class NodeService:
             async with asyncio.TaskGroup() as group:
                 writers = [group.create_task(reader.store_nodes()), group.create_task(reader.store_events())]
                 async for frame in requests:
+                    if not self._sessions.is_current(session):
+                        break
                     self._sessions.heard(session)
                     reader.take(frame)
                 for writer in writers:
@@ -162,8 +164,7 @@ class _Reader:
         elif kind == "digest":
             self._digest(frame.digest)
         elif kind == "gone":
-            session.kept.discard(frame.gone.uid)
-            self._sessions.reports.forget(frame.gone.uid)
+            session.forget(frame.gone.uid)
         elif kind == "streamRefused":
             self._sessions.streams.refused(session.node, frame.streamRefused)
         elif kind == "proxy":

@@ -45,6 +45,8 @@ class Session:
         self._ended: PodplaneError | None = None
         self._floor = 0
         self._last_delta = 0
+        self._snapshot_size = 0
+        self._verdicts: dict[str, bytes] = {}
         self._pods: dict[str, Stored] = {}
         self._held: dict[Reference, int] = {}
 
@@ -87,9 +89,18 @@ class Session:
             self._wake.set()
 
     def control(self, frame: bytes) -> None:
-        """Queue a frame that is no state: verdicts, streams, goodbye."""
+        """Queue a frame that is no state: streams, goodbye."""
         self._control.append(frame)
         self._wake.set()
+
+    def decide(self, uid: str, frame: bytes) -> None:
+        """Give a verdict on a pod that the store does not have: told after every snapshot."""
+        self._verdicts[uid] = frame
+
+    def forget(self, uid: str) -> None:
+        """The pod's last trace is gone from the node."""
+        self.kept.discard(uid)
+        self._verdicts.pop(uid, None)
 
     def resync(self) -> None:
         """Drop what waits and send a snapshot instead."""
@@ -107,8 +118,6 @@ class Session:
         self._last_delta = revision
         self._wake.set()
 
-    _snapshot_size = 0
-
     def _snapshot(self) -> list[bytes]:
         """All that the node has, in one step of the loop: nothing can happen in between."""
         revision = self._floor = self._last_delta = self._cache.revision
@@ -120,6 +129,7 @@ class Session:
             *self._objects_of(self._pods),
             *(frames.bind(stored) for stored in self._pods.values()),
             frames.snapshot_end(revision),
+            *self._verdicts.values(),
         ]
         self._snapshot_size = len(content)
         return content

@@ -137,7 +137,7 @@ async def _outgoing(
                 yield word
             continue
         frame.cancel()
-        if gone in done:
+        if gone in done and not reader.done():
             yield ControlFrame(cancel=True)
             return
 

@@ -1,0 +1,75 @@
+"""A scripted agent: a real gRPC client of NodeSessions that says what a test tells it to and keeps what it hears."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from podplane.v1 import node_pb2, session_pb2
+from tests.controlplane.plane import Client, Plane
+
+DEADLINE = 5.0
+
+
+class Agent:
+    """One session. `heard` holds every frame that was read, but for heartbeats."""
+
+    def __init__(self, plane: Plane, name: str, instance: str = "one", client: Client | None = None) -> None:
+        self.name = name
+        self.instance = instance
+        self.client = client or plane.node(name)
+        self.heard: list[session_pb2.ControlFrame] = []
+        self._out: asyncio.Queue[session_pb2.AgentFrame | None] = asyncio.Queue()
+        self.call: Any = self.client.call("NodeSessions/Connect", self._frames())
+        self._in = aiter(self.call)
+
+    async def _frames(self) -> AsyncIterator[session_pb2.AgentFrame]:
+        while (frame := await self._out.get()) is not None:
+            yield frame
+
+    def say(self, **frame: Any) -> None:
+        self._out.put_nowait(session_pb2.AgentFrame(**frame))
+
+    def hang_up(self) -> None:
+        self.call.cancel()
+
+    async def hear(self, kind: str) -> Any:
+        """Read on until a frame of this kind, and return what it carries."""
+        async with asyncio.timeout(DEADLINE):
+            async for frame in self._in:
+                found = frame.WhichOneof("frame")
+                if found != "heartbeat":
+                    self.heard.append(frame)
+                if found == kind:
+                    return getattr(frame, found)
+        raise AssertionError(f"the session ended before {kind}")
+
+    async def connect(self, **hello: Any) -> list[session_pb2.ControlFrame]:
+        """Say hello and read until the end of the snapshot; the snapshot's content."""
+        self.say(hello=session_pb2.Hello(nodeName=self.name, instanceID=self.instance, **hello))
+        await self.hear("snapshotEnd")
+        kinds = [frame.WhichOneof("frame") for frame in self.heard]
+        return self.heard[kinds.index("snapshotBegin") + 1 : -1]
+
+    def report(self, pod: Any, sequence: int, phase: str, *, terminated: bool = False) -> None:
+        self.say(
+            podStatus=session_pb2.PodStatusReport(
+                namespace=pod.metadata.namespace,
+                name=pod.metadata.name,
+                uid=pod.metadata.uid,
+                sequence=sequence,
+                status={"phase": phase, "message": f"report {sequence}"},  # type: ignore[arg-type]
+                terminated=terminated,
+            )
+        )
+
+    def report_node(self, **conditions: str) -> None:
+        node = node_pb2.Node()
+        node.status.capacity.update({"cpu": "4", "memory": "8Gi", "pods": "110"})
+        node.status.allocatable.update({"cpu": "4", "memory": "8Gi", "pods": "110"})
+        node.status.nodeInfo.operatingSystem, node.status.nodeInfo.architecture = "linux", "amd64"
+        node.status.addresses.add(type="InternalIP", address="192.0.2.1")
+        for kind, value in {"Ready": "True", **conditions}.items():
+            node.status.conditions.add(type=kind, status=value, reason="AgentReady")
+        self.say(node=node)
