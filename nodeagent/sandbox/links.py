@@ -177,13 +177,15 @@ def _route(destination: IPv4Network, scope: int, protocol: int = ROUTE_PROTOCOL)
     return head + (address(_RTA_DST, str(destination.network_address)) if length else b"")
 
 
-def put_route(destination: IPv4Network, gateway: IPv4Address | None, output: int | None = None) -> Request:
-    """Add a route or replace the one to the same destination; without a gateway: what is on the link itself."""
+def put_route(
+    destination: IPv4Network, gateway: IPv4Address | None, output: int | None = None, *, replace: bool = True
+) -> Request:
+    """Add a route; without a gateway: to what is on the link itself. replace: put it in place of one that is there."""
     body = _route(destination, _RT_SCOPE_LINK if gateway is None else _RT_SCOPE_UNIVERSE)
     body += b"" if gateway is None else address(_RTA_GATEWAY, str(gateway))
     body += b"" if output is None else u32(_RTA_OIF, output)
     asked = f"route {destination} " + (f"via {gateway}" if gateway else f"on link {output}")
-    return Request(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, asked)
+    return Request(_RTM_NEWROUTE, NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL), body, asked)
 
 
 def delete_route(route: Route) -> Request:

@@ -136,7 +136,10 @@ class Network:
 
         A route that the kernel refuses is kept in `route_problems` and logged; it takes nothing from the others.
         """
-        self.route_problems = await asyncio.to_thread(self._set_routes, node_routes)
+        try:
+            self.route_problems = await asyncio.to_thread(self._set_routes, node_routes)
+        except (OSError, ValueError) as error:
+            self.route_problems = {"all": f"cannot set the routes to other nodes: {error}"}
         for problem in self.route_problems.values():
             log.warning("cannot reach the pods of another node: %s", problem)
 
@@ -148,9 +151,14 @@ class Network:
         for destination, route in present.items():
             if destination not in wanted:
                 self._delete_route(route)
-        new = [(cidr, hop) for cidr, hop in wanted.items() if cidr not in present or present[cidr].gateway != hop]
-        results = self._netlink.attempt(*(links.put_route(cidr, hop) for cidr, hop in new)) if new else []
-        return {str(cidr): str(error) for (cidr, _), error in zip(new, results, strict=True) if error is not None}
+        problems = {}
+        for cidr, hop in wanted.items():
+            if cidr not in present or present[cidr].gateway != hop:
+                # Replaces nothing but our own: somebody else's route to the same range is a problem to be told.
+                [error] = self._netlink.attempt(links.put_route(cidr, hop, replace=cidr in present))
+                if error is not None:
+                    problems[str(cidr)] = str(error)
+        return problems
 
     def _own_routes(self) -> list[links.Route]:
         found = map(links.read_route, self._netlink.dump(links.list_routes()))

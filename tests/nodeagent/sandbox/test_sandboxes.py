@@ -237,6 +237,11 @@ def test_routes_follow_the_other_nodes_and_spare_foreign_ones(world: World) -> N
             f"10.77.5.0/24 via {CLIENT}",
         ]
         assert list(network.route_problems) == ["10.77.4.0/24"]
+        await network.set_routes({"10.77.2.0/24": CLIENT, "10.99.0.0/24": "198.18.0.9"})
+        assert "File exists" in network.route_problems["10.99.0.0/24"]
+        assert f"10.99.0.0/24 via {CLIENT}" in command(world.node, "ip route")
+        await network.set_routes({"10.77.2.0/24": "not an address"})
+        assert "not an address" in network.route_problems["all"]
         await network.set_routes({})
         assert command(world.node, "ip route show proto 112") == ""
         assert "10.99.0.0/24" in command(world.node, "ip route")
