@@ -102,19 +102,18 @@ class Cgroups:
     def prepay(self) -> None:
         """Pay the RCU wait of the first cgroup.procs write after a quiet time: call in a thread while others work.
 
-        Creates nothing but an empty cgroup, and moves no process: pid 0 means the caller, who is moved to where
-        it already is.
+        Moves nothing: the agent is written to where it already is. It must be cgroup.procs and a pid: the kernel
+        takes the lock that waits for neither `tasks` nor 0.
         """
-        if self.version == 1:
-            path = self.trees[0]
-            own = _own_cgroup(path.name)
-            (path / own.lstrip("/") / "tasks").write_text("0")
+        tree = self.trees[0]
+        own = _own_cgroup("" if self.version == 2 else tree.name)
+        (tree / own.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
 
 
 def _own_cgroup(controller: str) -> str:
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _number, names, path = line.split(":", 2)
-        if controller in names.removeprefix("name=").split(","):
+        if controller in (names.removeprefix("name=").split(",") if names else [""]):
             return path
     return "/"
 

@@ -41,7 +41,11 @@ def system_mounts(mountinfo: str, hidden: Sequence[str]) -> list[str]:
     found = []
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
-        point, kind = left.split(" ")[4].encode().decode("unicode_escape"), right.split(" ", 1)[0]
+        raw, kind = left.split(" ")[4], right.split(" ", 1)[0]
+        # A busy node has hundreds of mounts, and this is on the way of every start: judge cheaply first.
+        if not raw.startswith(_SYSTEM):
+            continue
+        point = raw.encode().decode("unicode_escape")
         if below(point, _SYSTEM) and kind not in _NOT_SYSTEM and not below(point, hidden):
             found.append(point)
     return sorted(set(found))

@@ -40,11 +40,11 @@ class LogRotator:
         """Rotate until cancelled."""
         while True:
             await asyncio.sleep(self._interval)
-            await asyncio.to_thread(self.round)
+            await asyncio.to_thread(self.round, list(self._logs()))
 
-    def round(self) -> None:
+    def round(self, logs: Iterable[tuple[str, Path]]) -> None:
         """Look at every log once."""
-        for id, log in list(self._logs()):
+        for id, log in logs:
             try:
                 if log.stat().st_size >= self._limit:
                     rotate(log, self._keep)

@@ -111,6 +111,10 @@ class Supervision:
         """Whether a container's end is still to be told."""
         return id in self._watched
 
+    def living(self) -> list[str]:
+        """The containers whose ends are still to be told."""
+        return list(self._watched)
+
     def close(self) -> None:
         """Watch nothing any more."""
         for id in list(self._watched):

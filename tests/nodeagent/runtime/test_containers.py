@@ -14,6 +14,8 @@ import pytest
 from nodeagent.runtime import logs
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.containers import ContainerRuntime, Deadlines
+from nodeagent.runtime.detection import RuntimeNotReady
+from nodeagent.runtime.rotation import LogRotator
 from nodeagent.types import Mount, Resources, RuntimeFailure, Sandbox, Security
 
 from .conftest import KIND, Node, ended, ran
@@ -250,6 +252,46 @@ async def test_the_log_is_followed_across_rotation(node: Node, runtime: Containe
     over = True
     await asyncio.wait_for(task, 10)
     assert b"".join(read).split() == [b"a1", b"a2", b"a3", b"b1", b"b2", b"b3"]
+
+
+async def test_a_full_log_of_a_living_container_is_rotated(node: Node, runtime: ContainerRuntime) -> None:
+    request = node.request("/bin/sh", "-c", "echo before; sleep 1000")
+    await runtime.create(request)
+    await runtime.start(request.id)
+    await _written(node, request.name)
+    LogRotator(runtime.living_logs, runtime.reopen_log, limit=1).round(runtime.living_logs())
+    log = runtime.log_path(request.id)
+    assert log is not None
+    await _exists(log)
+    assert [path.name for path in logs.files(log)] == ["0.log.1", "0.log"]
+
+
+async def test_starting_what_an_earlier_agent_started_is_no_failure(node: Node, runtime: ContainerRuntime) -> None:
+    request = node.request("/bin/sleep", "1000")
+    await runtime.create(request)
+    await runtime.start(request.id)
+    (node.run / "containers" / request.id / "started").unlink()
+    await runtime.start(request.id)
+    assert runtime.pid(request.id) is not None
+
+
+async def test_a_cancelled_creation_leaves_nothing(node: Node, runtime: ContainerRuntime) -> None:
+    request = node.request("/bin/true")
+    task = asyncio.create_task(runtime.create(request))
+    await _exists(node.run / "containers" / request.id / "config.json")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not (node.run / "containers" / request.id).exists()
+    assert not any(request.id in line for line in _command_lines())
+
+
+async def test_a_missing_program_is_named_with_its_package(
+    node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("nodeagent.runtime.detection.SEARCH_PATH", str(tmp_path))
+    with pytest.raises(RuntimeNotReady, match="conmon is not installed: install the package conmon"):
+        await node.open()
 
 
 async def test_exec_runs_in_the_container(node: Node, runtime: ContainerRuntime) -> None:

@@ -88,7 +88,7 @@ def test_only_full_logs_are_rotated_and_reopened(tmp_path: Path) -> None:
     small.write_text("x")
     full.write_text("x" * 100)
     reopened: list[str] = []
-    rotator = LogRotator(lambda: [("a", small), ("b", full), ("c", tmp_path / "no")], reopened.append, limit=100)
-    rotator.round()
+    rotator = LogRotator(list, reopened.append, limit=100)
+    rotator.round([("a", small), ("b", full), ("c", tmp_path / "no")])
     assert reopened == ["b"]
     assert (small.exists(), full.exists(), full.with_name("full.log.1").exists()) == (True, False, True)
