@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from controlplane.nodes.placement import Placement
-from controlplane.nodes.session import Session
+from controlplane.nodes.session import Session, digest
 from controlplane.store.cache import Subscription, WatchCache
 from controlplane.store.stored import Event
 from podplane.errors import Expired
@@ -30,6 +30,8 @@ class Hub:
         self._sessions = sessions
         self._on_removed = on_removed
         self.placement = Placement()
+        self._services: dict[str, int] = {}
+        self._services_digest = ""
         self._pods = self._load()
 
     def _load(self) -> Subscription:
@@ -57,6 +59,9 @@ class Hub:
     async def _follow(self, kind: Kind) -> None:
         while True:
             subscription = self._cache.watch(kind)
+            if kind is SERVICE:
+                self._services = {one.obj.metadata.uid: one.revision for one in self._cache.list(SERVICE)}
+                self._services_digest = ""
             try:
                 async for batch in subscription:
                     for event in batch:
@@ -87,6 +92,8 @@ class Hub:
 
     def _object(self, event: Event) -> None:
         stored = event.stored
+        if stored.kind is SERVICE:
+            self._count_service(event)
         if stored.kind not in (CONFIG_MAP, SECRET):
             for session in self._sessions.values():
                 session.object_changed(event)
@@ -94,3 +101,17 @@ class Hub:
         for node in self.placement.users((stored.kind.name, stored.namespace, stored.name)):
             if node in self._sessions:
                 self._sessions[node].object_changed(event)
+
+    def _count_service(self, event: Event) -> None:
+        uid = event.stored.obj.metadata.uid
+        if event.type == "DELETED":
+            self._services.pop(uid, None)
+        else:
+            self._services[uid] = event.revision
+        self._services_digest = ""
+
+    def services_digest(self) -> str:
+        """The digest of the services that every agent was told of; made once a change, asked for by every agent."""
+        if not self._services_digest:
+            self._services_digest = digest(self._services.items())
+        return self._services_digest

@@ -22,6 +22,8 @@ from podplane.v1 import event_pb2, node_pb2, session_pb2
 logger = logging.getLogger(__name__)
 
 HELLO_SECONDS = 10.0
+RESYNC_SECONDS = 30.0
+"""The least time between two snapshots that differing digests bring: a lasting difference must not flood the node."""
 _EVENTS = 256
 """Events of one session that may wait for the store; those beyond are dropped, and counted in the log."""
 
@@ -149,6 +151,7 @@ class _Reader:
         self._nodes: asyncio.Queue[node_pb2.Node] = asyncio.Queue(16)
         self._events: asyncio.Queue[event_pb2.Event] = asyncio.Queue(_EVENTS)
         self._dropped = 0
+        self._next_resync = 0.0
 
     def take(self, frame: session_pb2.AgentFrame) -> None:
         """One frame; never waits."""
@@ -188,19 +191,20 @@ class _Reader:
         self._events.put_nowait(event)
 
     def _digest(self, said: session_pb2.Digest) -> None:
-        session = self._session
-        if not session.settled():
+        session, now = self._session, asyncio.get_running_loop().time()
+        if now < self._next_resync or not session.settled():
             return
         wrong = [
             what
             for what, theirs, ours in (
                 ("pods", said.pods, session.pods_digest),
-                ("services", said.services, session.services_digest),
+                ("services", said.services, self._sessions.hub.services_digest),
             )
             if theirs and theirs != ours()
         ]
         if wrong:
             logger.warning("a node holds something else: it gets a snapshot", extra={"node": session.node, "of": wrong})
+            self._next_resync = now + RESYNC_SECONDS
             session.resync()
 
     def _proxy(self, report: session_pb2.ProxyReport) -> None:

@@ -185,10 +185,6 @@ class Session:
         here = self._placement.pods(self.node)
         return digest((uid, self._pods[uid].revision if uid in self._pods else 0) for uid in here)
 
-    def services_digest(self) -> str:
-        """The digest of the services that the agent should hold."""
-        return digest((stored.obj.metadata.uid, stored.revision) for stored in self._cache.list(SERVICE))
-
 
 def digest(lines: Iterable[tuple[str, int]]) -> str:
     """sha256, hex, over the sorted lines `uid resourceVersion`."""

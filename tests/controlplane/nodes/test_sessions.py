@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from controlplane.nodes.session import digest
-from podplane.kinds import NODE, POD
+from podplane.kinds import NODE, POD, SERVICE
 from podplane.v1 import config_pb2, event_pb2, node_pb2, pod_pb2, requests_pb2, service_pb2, session_pb2
 from tests.controlplane.nodes.agent import Agent
 from tests.controlplane.plane import Client, Plane, node_request, running, status
@@ -271,14 +271,16 @@ async def test_pods_that_the_store_does_not_know_are_removed_or_kept_by_what_the
 async def test_a_differing_digest_brings_a_snapshot_and_an_equal_one_nothing(plane: Plane) -> None:
     admin, agent = plane.person(), Agent(plane, "node-1")
     made = await admin.call("Pods/Create", pod("mine"))
+    await admin.call("Services/Create", _service("web"))
     await until(lambda: plane.control.sessions.hub.placement.pods("node-1"))
     await agent.connect()
     revision = agent.heard[-1].revision
     held = next(frame.bind for frame in agent.heard if frame.WhichOneof("frame") == "bind")
     agent.say(acknowledge=session_pb2.Acknowledge(revision=revision + 100))
     right = digest([(made.metadata.uid, int(held.metadata.resourceVersion))])
-    agent.say(digest=session_pb2.Digest(pods=right))
-    agent.say(digest=session_pb2.Digest(pods="wrong"))
+    services = digest((one.obj.metadata.uid, one.revision) for one in plane.control.objects.cache.list(SERVICE))
+    agent.say(digest=session_pb2.Digest(pods=right, services=services))
+    agent.say(digest=session_pb2.Digest(pods=right, services="wrong"))
     before = len(agent.heard)
     await agent.hear("snapshotEnd")
     assert bound(agent.heard[before:]) == ["mine"]
