@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import re
 import secrets
 import time
@@ -69,7 +70,7 @@ class Tokens:
         if not _ID.fullmatch(identifier):
             return None
         try:
-            changed = self._file(identifier).stat().st_mtime_ns
+            changed = os.stat(f"{self._directory}/{identifier}.json").st_mtime_ns  # once a call: no Path is made
         except FileNotFoundError:
             self._cache.pop(identifier, None)
             return None
