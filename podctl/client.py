@@ -29,8 +29,12 @@ from podplane.v1 import requests_pb2
 _PAGE = 500
 _CONFLICT_RETRIES = 5
 _Answer = TypeVar("_Answer", bound=Message)
-# A dead peer is noticed in 15 s on a quiet watch; the server must permit pings this often.
+# A dead peer is noticed in 15 s on a quiet watch; the server must permit pings this often. Without the bounds of the
+# reconnection, calls go on failing for up to two minutes after a server has come back.
 _CHANNEL_OPTIONS = [
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.max_receive_message_length", 16 << 20),

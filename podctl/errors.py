@@ -42,7 +42,7 @@ _REASONS: dict[type[PodplaneError], str] = {
 # gRPC reports its own connection trouble with the code that a server uses for "not now"; only the words differ.
 _CONNECTION = re.compile(
     r"failed to connect|DNS resolution failed|Socket closed|Endpoint closing|Connection reset|GOAWAY|"
-    r"handshake|recvmsg|sendmsg|Broken pipe|keepalive|ping timeout|tcp handshaker|Stream removed",
+    r"handshake|recvmsg|sendmsg|Broken pipe|keepalive|ping timeout|tcp handshaker|Stream removed|RST_STREAM",
     re.IGNORECASE,
 )
 
@@ -54,7 +54,10 @@ class Disconnected(Unavailable):
 def from_rpc(error: grpc.RpcError, server: str) -> Exception:
     """The exception that stands for a failed call."""
     code, details = error.code().name, error.details() or ""
-    if code == "UNAVAILABLE" and _CONNECTION.search(details):
+    if code == "CANCELLED":
+        # A server that stops resets its open streams; nothing here cancels a call that somebody still reads.
+        return Disconnected(f"{server} ended the call; is it being stopped?")
+    if code in ("UNAVAILABLE", "UNKNOWN", "INTERNAL") and _CONNECTION.search(details):
         return Disconnected(_connection_message(server, details))
     if code == "DEADLINE_EXCEEDED":
         return Disconnected(f"no answer from {server} in time; see --request-timeout")

@@ -21,6 +21,7 @@ from podplane.manifest.reading import Document, Problem, read_documents
 _SUFFIXES = (".yaml", ".yml", ".json")
 # At the start of a line `---` always begins a document, in a block scalar too.
 _SEPARATOR = re.compile(r"^---(?:[ \t].*)?$", re.MULTILINE)
+_COMMENTS = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +56,33 @@ def documents(names: Sequence[str], recursive: bool = False) -> Iterator[Manifes
     """Every object of these files in order; a Failure, to be printed, for each part that cannot be read."""
     if not names:
         raise Failure("error: must specify one of -f")
-    for name in names:
-        for source, text in _texts(name, recursive):
-            for found in _read(text, source):
-                yield found if isinstance(found, Failure) else _manifest(found, source)
+    # Every path is looked up before the first object is given out: a misspelt one must not leave half of them applied.
+    for path in [path for name in names for path in _sources(name, recursive)]:
+        source = "STDIN" if path is None else str(path)
+        for found in _read(_bytes(path), source):
+            yield found if isinstance(found, Failure) else _manifest(found, source)
 
 
 def _manifest(document: Document, source: str) -> Manifest:
     return Manifest(document.obj, document.kind, source, document.index, document.line)
 
 
-def _texts(name: str, recursive: bool) -> Iterator[tuple[str, bytes]]:
+def _sources(name: str, recursive: bool) -> list[Path | None]:
+    """The files of one -f; None stands for stdin."""
     if name == "-":
-        yield "STDIN", sys.stdin.buffer.read()
-        return
+        return [None]
     if name.startswith(("http://", "https://")):
         raise Failure(f"error: {name}: manifests are read from files, directories and stdin, not from the network")
-    for path in _files(Path(name), recursive):
-        try:
-            yield str(path), path.read_bytes()
-        except OSError as error:
-            raise Failure(f'error: cannot read "{path}": {error.strerror}') from None
+    return list(_files(Path(name), recursive))
+
+
+def _bytes(path: Path | None) -> bytes:
+    if path is None:
+        return sys.stdin.buffer.read()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Failure(f'error: cannot read "{path}": {error.strerror}') from None
 
 
 def _files(path: Path, recursive: bool) -> list[Path]:
@@ -117,8 +124,8 @@ def _one_by_one(text: bytes, source: str, whole: Invalid) -> Iterator[Document |
     index = 0
     for start, end in zip(starts, ends, strict=True):
         chunk = decoded[start:end]
-        if not _SEPARATOR.sub("", chunk, count=1).strip():
-            continue
+        if start == 0 and not _COMMENTS.sub("", chunk).strip():
+            continue  # what stands before the first separator is a document only where it holds something
         index += 1
         try:
             found = read_documents("\n" * decoded.count("\n", 0, start) + chunk, source)

@@ -25,8 +25,6 @@ def add_result_flags(parser: Parser) -> None:
     parser.add_argument(
         "--dry-run",
         choices=("none", "client"),
-        nargs="?",
-        const="client",
         default="none",
         help="client: check the manifests and print, send nothing",
     )

@@ -27,9 +27,11 @@ def run(args: Namespace) -> int:
     if args.output is None:
         print(f"Client Version: v{__version__}", flush=True)
     versions: dict[str, object] = {"clientVersion": {"gitVersion": f"v{__version__}"}}
-    if not args.client:
-        versions["serverVersion"] = _server(args)
-    _print(versions, args.output)
+    try:
+        if not args.client:
+            versions["serverVersion"] = _server(args)
+    finally:
+        _print(versions, args.output)
     return 0
 
 
