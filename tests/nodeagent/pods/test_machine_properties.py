@@ -33,6 +33,11 @@ class PodLife(RuleBasedStateMachine):
         self.world.perform(self.world.pending[choice % len(self.world.pending)])
 
     @precondition(lambda self: bool(self.world.pending))
+    @rule()
+    def all_effects_are_done(self) -> None:
+        self.world.settle()
+
+    @precondition(lambda self: bool(self.world.pending))
     @rule(choice=st.integers(0, 20))
     def an_effect_fails(self, choice: int) -> None:
         effect = self.world.pending[choice % len(self.world.pending)]
@@ -68,6 +73,14 @@ class PodLife(RuleBasedStateMachine):
         name = sorted(self.world.alive)[choice % len(self.world.alive)]
         self.world.exit(name, code, oom=oom and code == 137)
 
+    @precondition(lambda self: any(container.ended for container in self.world.state.containers))
+    @rule(code=st.integers(0, 2))
+    def an_exit_is_told_twice(self, code: int) -> None:
+        container = next(container for container in self.world.state.containers if container.ended)
+        assert container.ended is not None
+        if self.world.alive.get(container.name) != container.ended.attempt:
+            self.world.post(did.ContainerExited(self.world.now, container.name, container.ended.attempt, code))
+
     @rule(seconds=st.sampled_from([0.5, 2.0, 15.0, 400.0]))
     def time_passes(self, seconds: float) -> None:
         self.world.now += seconds
@@ -79,14 +92,14 @@ class PodLife(RuleBasedStateMachine):
         self.world.post(did.SandboxLost(self.world.now))
 
     @precondition(lambda self: not self.world.state.gone)
-    @rule()
-    def the_agent_is_killed_and_comes_back(self) -> None:
+    @rule(ends=st.booleans())
+    def the_agent_is_killed_and_comes_back(self, ends: bool) -> None:
+        """`ends`: what ran has exited 1 meanwhile."""
         world = self.world
         world.pending.clear()
-        instances = {
-            (name, attempt): ContainerFound(f"uid-1_{name}_{attempt}", "uid-1", name, attempt, "running", 1, True, None)
-            for name, attempt in world.alive.items()
-        }
+        instances = {(name, attempt): _found(name, attempt, ends) for name, attempt in world.alive.items()}
+        if ends:
+            world.alive.clear()
         world.post(did.AgentRestarted(world.now, False, world.state.sandbox.stage == "ready", instances))
         world.alive = {
             name: attempt
@@ -94,6 +107,7 @@ class PodLife(RuleBasedStateMachine):
             if do.KillContainer(name, attempt) not in world.pending
         }
 
+    @precondition(lambda self: len(self.world.statuses) > 25)  # most lives shall be lived first
     @rule(grace=st.sampled_from([0.0, 5.0, 30.0]))
     def it_is_deleted(self, grace: float) -> None:
         if not self.world.state.gone:
@@ -145,11 +159,13 @@ class PodLife(RuleBasedStateMachine):
         assert not world.state.address
 
 
-def _exit(name: str, attempt: int, code: int) -> ContainerExit:
-    return ContainerExit(f"uid-1_{name}_{attempt}", code, False, 0.0)
+def _found(name: str, attempt: int, ended: bool) -> ContainerFound:
+    id_ = f"uid-1_{name}_{attempt}"
+    end = ContainerExit(id_, 1, False, 1_000_000.0) if ended else None
+    return ContainerFound(id_, "uid-1", name, attempt, "stopped" if ended else "running", 1, True, end)
 
 
 PodLife.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestPodLife = PodLife.TestCase
