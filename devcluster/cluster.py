@@ -169,7 +169,7 @@ class Cluster:
             _program("podplane-nodeagent"), "run", "--join", self.server, "--token-file", token,
             "--node-name", name, "--node-ip", self.node_address(name), "--state-dir", self.root / name,
             "--run-dir", "/run/podplane", "--runtime", self.options.runtime, "--host-image-hide", self.root,
-            "--cgroup-root", self.cgroup_root,
+            "--cgroup-root", self._cgroup(name),
             *registries, *self.options.agent,
         ]  # fmt: skip
 
@@ -223,7 +223,7 @@ class Cluster:
             groups = Path(f"/proc/{pid}/cgroup").read_text()
         except (FileNotFoundError, ProcessLookupError):
             return False
-        return f"/{self.cgroup_root}/" in groups and "/pod" in groups and Process.of(pid) is not None
+        return f"/podplane-{self._tag}-" in groups and "/pod" in groups and Process.of(pid) is not None
 
     def reinitialise(self) -> None:
         """Make an empty store under the certificate authority that is there."""
@@ -254,7 +254,7 @@ class Cluster:
         self._say(f"removing {name}")
         try:
             run(network.enter(holder, [_program("podplane-nodeagent"), "cleanup", "--state-dir", self.root / name,
-                                       "--run-dir", "/run/podplane"]), seconds=60)  # fmt: skip
+                                       "--run-dir", "/run/podplane", "--cgroup-root", self._cgroup(name)]), seconds=60)  # fmt: skip
         except DevClusterError as failure:
             # Its namespaces die with their processes all the same; say it, since a node's cleanup should work.
             self._say(f"{name}: {failure}")
@@ -280,10 +280,9 @@ class Cluster:
 
     # -- the small print
 
-    @property
-    def cgroup_root(self) -> str:
-        """Where the nodes' agents keep their pods' cgroups: several clusters share this machine's."""
-        return f"podplane-{self._tag}"
+    def _cgroup(self, name: str) -> str:
+        """Where a node's agent keeps its pods' cgroups: all nodes share this machine's."""
+        return f"podplane-{self._tag}-{name}"
 
     @property
     def _cable(self) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from devcluster.errors import DevClusterError
 from devcluster.proc import Process
 
+_children: list[subprocess.Popen[bytes]] = []
+
 
 def run(
     argv: Sequence[str | Path],
@@ -51,6 +53,8 @@ def start(argv: Sequence[str | Path], log: Path) -> Process:
             stderr=output,
             start_new_session=True,
         )
+    # Kept, and reaped at the next start: a daemon outlives whoever forgets it, a zombie does not go by itself.
+    _children[:] = [one for one in [*_children, child] if one.poll() is None]
     process = Process.of(child.pid)
     if process is None:
         raise DevClusterError(f"{argv[0]} ended at once; see {log}")

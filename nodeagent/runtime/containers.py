@@ -193,7 +193,9 @@ class ContainerRuntime:
         self._supervision.forget(id)
         if record is not None:
             await kill_cgroup(self.cgroups, record.cgroup, self._deadlines.kill)
-            await end_conmon(files)
+            if await end_conmon(files):
+                # What the runtime had begun when it was killed is in the cgroup by now.
+                await kill_cgroup(self.cgroups, record.cgroup, self._deadlines.kill)
         if (self.programs.root / id).exists():
             await self._delete(id)
         try:

@@ -19,6 +19,7 @@ spec:
   containers:
     - name: main
       image: host
+      command: [/bin/sleep, infinity]
 """
 DEPLOYMENT_TEXT = """apiVersion: apps/v1
 kind: Deployment

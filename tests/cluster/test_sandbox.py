@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,12 @@ spec:
       command: [/bin/sh, -c]
       args:
         - |
-          ls -i /dev/shm/from-app >/dev/null 2>&1; for ns in net uts ipc pid mnt; do readlink /proc/self/ns/$ns; done
+          for ns in net uts ipc pid mnt; do readlink /proc/self/ns/$ns; done
           stat -c %d /dev/shm
           mkdir -p /tmp/www/cgi-bin; cat >/tmp/www/cgi-bin/php <<'CGI'
           #!/bin/sh
-          printf 'Content-Type: text/plain\\n\\n'; exec busybox nc 127.0.0.1 9000 </dev/null
+          printf 'Content-Type: text/plain\\n\\n'
+          printf 'GET /answer HTTP/1.0\\r\\n\\r\\n' | busybox nc 127.0.0.1 9000 | tail -n 1
           CGI
           chmod 755 /tmp/www/cgi-bin/php; exec busybox httpd -f -p 80 -h /tmp/www
     - name: app
@@ -40,7 +42,8 @@ spec:
         - |
           for ns in net uts ipc pid mnt; do readlink /proc/self/ns/$ns; done
           stat -c %d /dev/shm
-          while true; do echo made by the application server | busybox nc -l -s 127.0.0.1 -p 9000; done
+          mkdir -p /tmp/app; echo made by the application server >/tmp/app/answer
+          exec busybox httpd -f -p 127.0.0.1:9000 -h /tmp/app
 """
 
 
@@ -124,7 +127,8 @@ def _lines(api: Api, container: str) -> list[str] | None:
 
 
 def _curl(cluster: Cluster, node: str, url: str) -> str:
-    argv = cluster.inside(node, ["busybox", "wget", "-q", "-T", "2", "-O", "-", url])
+    fetch = f"import urllib.request; print(urllib.request.urlopen('{url}', timeout=2).read().decode(), end='')"
+    argv = cluster.inside(node, [sys.executable, "-c", fetch])
     return subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False).stdout
 
 
