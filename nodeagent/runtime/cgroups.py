@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class Cgroups:
     trees: tuple[Path, ...]
     hybrid: bool = False
     """v1 controllers with a v2 tree mounted at `unified`: a layout that crun refuses."""
+    strays: tuple[Path, ...] = ()
+    """Where no tree is mounted, but crun makes plain directories and files as if one were (v1)."""
 
     @classmethod
     def detect(cls, mountinfo: str | None = None) -> Cgroups:
@@ -33,7 +36,9 @@ class Cgroups:
         found = dict(_cgroup_mounts(text))
         trees = tuple(path for path, kind in found.items() if kind == "cgroup")
         if trees:
-            return cls(1, trees, hybrid="cgroup2" in found.values())
+            # The v2 tree of a hybrid comes last: it limits nothing, but runc makes cgroups there as well.
+            other = tuple(path for path, kind in found.items() if kind == "cgroup2")
+            return cls(1, trees + other, hybrid=bool(other), strays=() if other else (trees[0].parent / "unified",))
         if found:
             return cls(2, (next(iter(found)),))
         raise OSError(errno.ENOENT, "no cgroup filesystem is mounted")
@@ -84,6 +89,10 @@ class Cgroups:
     def remove(self, cgroup: str) -> bool:
         """Remove a cgroup and those below it; False while a process keeps one."""
         gone = True
+        for stray in self.strays:
+            # Plain directories and files: rmdir would not do, and a tree mounted there since is left alone.
+            if not os.path.ismount(stray):
+                shutil.rmtree(stray / cgroup, ignore_errors=True)
         for path in self.paths(cgroup):
             for directory in [*reversed(_below(path)), path]:
                 gone = _remove(directory) and gone

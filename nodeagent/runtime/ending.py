@@ -40,15 +40,21 @@ async def _all_ended(pids: Iterable[int], limit: float) -> bool:
     return time.monotonic() < limit
 
 
-async def end_conmon(files: Files) -> None:
-    """Wait for a conmon whose container is gone; one that is stuck (its disk is full) is killed."""
+async def end_conmon(files: Files) -> bool:
+    """Wait for a conmon whose container is gone; True where it had to be killed, with the runtime that it runs.
+
+    Killed is one that is stuck (its disk is full), and at once one whose container was never created.
+    """
     pidfd = living_conmon(files)
     if pidfd is None:
-        return
+        return False
     try:
-        if not await ended(pidfd, _CONMON_GRACE):
-            with contextlib.suppress(ProcessLookupError):
-                syscalls.pidfd_send_signal(pidfd, signal.SIGKILL)
-            await ended(pidfd, _CONMON_GRACE)
+        if await ended(pidfd, _CONMON_GRACE if files.pid.exists() else 0.0):
+            return False
+        # conmon leads a process group, in which is a runtime that hangs; the container's processes are in others.
+        with contextlib.suppress(ProcessLookupError, ValueError):
+            os.killpg(int(files.conmon_pid.read_text()), signal.SIGKILL)
+        await ended(pidfd, _CONMON_GRACE)
     finally:
         os.close(pidfd)
+    return True

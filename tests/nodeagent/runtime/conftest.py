@@ -85,6 +85,7 @@ async def node() -> AsyncIterator[Node]:
             assert cgroups.remove(made.cgroup)
             assert cgroups.remove(f"{made.cgroup}/conmon-selftest")
     assert made.cgroup not in Path("/proc/self/mountinfo").read_text()
+    assert list(Path("/sys/fs/cgroup").glob(f"*/{made.cgroup}*")) == []
 
 
 @pytest.fixture
