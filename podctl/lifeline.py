@@ -1,7 +1,8 @@
 """A pod's life as spans and moments, and their drawing as a waterfall. Pure: all of it from the pod and its events.
 
 A span is a state that lasted (scheduling, a container's run, a back-off); a moment is an event or a condition's change.
-The scale ends with the last thing that happened: what goes on until now ends in an arrow.
+The scale ends with the last thing that happened: what goes on until now ends in an arrow. The API's times are whole
+seconds: what lies within one second is put in the order in which pods do things, and is said to have taken `<1s`.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Something that happened."""
+    """Something that happened. `rank` orders what happened within one second."""
 
     at: float
     name: str
     note: str = ""
+    rank: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,16 @@ class Glyphs:
 
 
 ASCII = Glyphs("#", "|", ">")
+_RANKS = {
+    "PodScheduled=True": 1,
+    "Scheduled": 2,
+    "Accepted": 3,
+    "PodReadyToStartContainers=True": 4,
+    "Initialized=True": 6,
+    "ContainersReady=True": 7,
+    "Ready=True": 8,
+}
+_OTHER = 5
 
 
 def spans(pod: Any) -> list[Span]:
@@ -65,18 +77,24 @@ def moments(pod: Any, events: Sequence[Any]) -> list[Moment]:
     """Events and changes of conditions, in the order of time; a repeated event counts where it was last seen."""
     found = [Moment(seconds_of(pod.metadata.creationTimestamp), "Created", "the pod was accepted")]
     if pod.status.HasField("startTime"):
-        found.append(Moment(seconds_of(pod.status.startTime), "Accepted", f"by {pod.spec.nodeName}"))
+        found.append(Moment(seconds_of(pod.status.startTime), "Accepted", f"by {pod.spec.nodeName}", (3, 0)))
     for one in pod.status.conditions:
         if one.HasField("lastTransitionTime"):
             note = ": ".join(part for part in (one.reason, one.message) if part)
-            found.append(Moment(seconds_of(one.lastTransitionTime), f"{one.type}={one.status}", note))
+            found.append(_change(one, note))
     for event in events:
         first, last, count = event_times(event)
         note = event.message.strip().replace("\n", " ")
         if count > 1:
             note += f" (x{count} over {_length(last - first)})"
-        found.append(Moment(last, event.reason, note))
-    return sorted(found, key=lambda moment: moment.at)
+        revision = int(event.metadata.resourceVersion or 0)
+        found.append(Moment(last, event.reason, note, (_RANKS.get(event.reason, _OTHER), revision)))
+    return sorted(found, key=lambda moment: (int(moment.at), moment.rank, moment.at))
+
+
+def _change(condition: Any, note: str) -> Moment:
+    name = f"{condition.type}={condition.status}"
+    return Moment(seconds_of(condition.lastTransitionTime), name, note, (_RANKS.get(name, _OTHER), 0))
 
 
 def draw(pod: Any, events: Sequence[Any], width: int, glyphs: Glyphs) -> str:
@@ -86,11 +104,11 @@ def draw(pod: Any, events: Sequence[Any], width: int, glyphs: Glyphs) -> str:
     start = min(moment.at for moment in happened)
     end = max([moment.at for moment in happened] + [span.end or span.start for span in lasted])
     lines = [_title(pod, start), ""]
-    lines += _waterfall(lasted, start, max(end - start, 0.001), width, glyphs)
+    lines += _waterfall(lasted, start, max(end - start, 1.0), width, glyphs)
     lines.append("")
     label = max(len(moment.name) for moment in happened)
     for moment in happened:
-        head = f"  {_clock(moment.at)}  {'+' + _length(moment.at - start):>9}  {moment.name:<{label}}  "
+        head = f"  {_clock(moment.at)}  {_offset(moment.at - start):>9}  {moment.name:<{label}}  "
         notes = textwrap.wrap(moment.note, max(width - len(head), 20)) or [""]
         lines.append((head + notes[0]).rstrip())
         lines += [" " * len(head) + note for note in notes[1:]]
@@ -170,7 +188,9 @@ def _waterfall(lasted: Sequence[Span], start: float, total: float, width: int, g
 
 
 def _length(seconds: float) -> str:
-    """`85ms`, `1.2s`, `3m05s`, `2h10m`."""
+    """`<1s` (none, in whole seconds), `85ms`, `1.2s`, `3m05s`, `2h10m`."""
+    if seconds == 0:
+        return "<1s"
     if seconds < 1:
         return f"{seconds * 1000:.0f}ms"
     if seconds < 60:
@@ -180,5 +200,9 @@ def _length(seconds: float) -> str:
     return f"{int(seconds // 3600)}h{int(seconds % 3600 // 60):02}m"
 
 
+def _offset(seconds: float) -> str:
+    return f"+{_length(seconds)}" if seconds else "+0s"
+
+
 def _clock(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S.%f")[:-3]
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S.%f")[:-3].removesuffix(".000")

@@ -43,3 +43,25 @@ def test_pod_that_nobody_scheduled_has_a_timeline() -> None:
     )
     assert spans(pod) == [Span("scheduling", _at(0), None, "no node yet")]
     assert "Pending" in draw(pod, [], 80, ASCII)
+
+
+def test_what_happened_within_a_second_is_in_the_order_of_a_start() -> None:
+    pod = objects.of(objects.POD)
+    for condition in pod.status.conditions:
+        condition.lastTransitionTime.CopyFrom(pod.metadata.creationTimestamp)
+    pod.status.startTime.CopyFrom(pod.metadata.creationTimestamp)
+    started, scheduled = objects.of(objects.EVENT), objects.of(objects.EVENT)
+    for event, reason, revision in ((started, "Started", "9"), (scheduled, "Scheduled", "5")):
+        event.reason, event.count, event.metadata.resourceVersion = reason, 1, revision
+        event.firstTimestamp.CopyFrom(pod.metadata.creationTimestamp)
+        event.lastTimestamp.CopyFrom(pod.metadata.creationTimestamp)
+    assert [moment.name for moment in moments(pod, [started, scheduled])] == [
+        "Created",
+        "PodScheduled=True",
+        "Scheduled",
+        "Accepted",
+        "Started",
+        "Initialized=True",
+        "Ready=True",
+    ]
+    assert "ready <1s after it was created" in draw(pod, [], 100, ASCII)
