@@ -1,0 +1,51 @@
+"""What is known of a pod after a restart: by journal, by reality where the journal is lost, else not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nodeagent.paths import Paths, replace
+from nodeagent.pods.codec import encode
+from nodeagent.pods.events import AgentRestarted
+from nodeagent.pods.machine import step
+from nodeagent.pods.manager import spec_path
+from nodeagent.pods.recovery import Reality, read_specs, states
+from nodeagent.types import ContainerFound, Sandbox
+from tests.nodeagent.pods.world import World, make_pod
+
+
+def reality(*found: ContainerFound) -> Reality:
+    box = Sandbox("uid-1", 2, "10.1.0.9", None, None, None, None, None)
+    return Reality(sandboxes={"uid-1": [box]}, containers={"uid-1": list(found)})
+
+
+def test_a_pod_of_the_journal_is_as_it_was_written_down() -> None:
+    world = World(make_pod())
+    world.run()
+    (state,) = states({"uid-1": world.state.pod}, {"uid-1": encode(world.state)}, Reality())
+    assert encode(state) == encode(world.state)
+
+
+def test_a_pod_whose_journal_is_lost_is_rebuilt_from_what_runs_and_restarts_nothing() -> None:
+    pod = make_pod(init=1)
+    running = ContainerFound("uid-1_a0_3", "uid-1", "a0", 3, "running", 9, True, None)
+    world = reality(running)
+    (state,) = states({"uid-1": pod}, {}, world)
+    assert (state.address, state.sandbox.attempt) == ("10.1.0.9", 2)
+    effects = step(state, AgentRestarted(5.0, False, True, world.instances("uid-1")))
+    assert [type(effect).__name__ for effect in effects] == ["PrepareVolumes"]
+    assert state.container("a0").restarts == 3
+
+
+def test_a_spec_without_journal_and_trace_is_left_to_the_control_plane() -> None:
+    assert states({"uid-1": make_pod()}, {}, Reality()) == []
+
+
+def test_a_kept_spec_that_is_torn_is_left_out(tmp_path: Path) -> None:
+    paths = Paths(tmp_path / "state", tmp_path / "run")
+    paths.make()
+    pod = make_pod()
+    replace(spec_path(paths, "uid-1"), pod.SerializeToString())
+    replace(spec_path(paths, "uid-2"), pod.SerializeToString()[:7])
+    replace(spec_path(paths, "uid-3"), b"")
+    assert read_specs(paths) == {"uid-1": pod}

@@ -1,0 +1,37 @@
+"""Flags, environment, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nodeagent.config import parse
+
+
+def test_flags_win_over_the_environment_and_that_over_defaults() -> None:
+    environment = {"PODPLANE_STATE_DIR": "/a", "PODPLANE_NODE_NAME": "n1", "PODPLANE_HOST_PATH_ALLOW": "/x,/y"}
+    config = parse(["run", "--node-name", "n2"], environment)
+    assert config.paths.state == Path("/a")
+    assert config.paths.run == Path("/run/podplane")
+    assert config.node_name == "n2"
+    assert config.host_path_allow == (Path("/x"), Path("/y"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "environment", "words"),
+    [
+        (["run", "--proxy-mode", "ipvs"], {}, "ipvs"),
+        (["run"], {"PODPLANE_PROXY_MODE": "nftables"}, "nftables"),
+        (["run", "--node-name", "Not_A_Name"], {}, "Not_A_Name"),
+        (["run", "--node-ip", "300.1.1.1"], {}, "300.1.1.1"),
+        (["run", "--host-path-allow", "/a/../b"], {}, "without .."),
+        (["run", "--registries-conf", "/no/such"], {}, "not a file"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(
+    argv: list[str], environment: dict[str, str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(argv, environment)
+    assert words in capsys.readouterr().err
