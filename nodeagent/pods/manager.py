@@ -30,6 +30,9 @@ from podplane.v1.session_pb2 import PodTrace
 
 log = logging.getLogger(__name__)
 
+STALE_GRACE = 5.0
+"""Seconds at most for a pod whose object is gone already to end by itself."""
+
 
 class Pods:
     """The pods of this node. `allocatable`: what admission counts with, Kubernetes names to quantities."""
@@ -119,7 +122,8 @@ class Pods:
             if uid in pods:
                 continue
             if authoritative:
-                self.remove(uid, self._own_grace(uid))
+                # Its object went without this node's word: by force, or because a replacement runs already.
+                self.remove(uid, min(STALE_GRACE, self._own_grace(uid)))
             else:
                 log.warning("pod %s is not in the snapshot of another or older cluster state: it is kept", uid)
 

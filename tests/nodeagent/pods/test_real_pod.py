@@ -1,0 +1,189 @@
+"""Pods on the real parts: runc under conmon, pinned namespaces, volumes, journal; and one agent after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from nodeagent import syscalls
+from nodeagent.paths import Paths
+from nodeagent.pods.addresses import Addresses
+from nodeagent.pods.clock import Clock
+from nodeagent.pods.journal import Journal
+from nodeagent.pods.manager import Pods
+from nodeagent.pods.objects import Objects
+from nodeagent.pods.outbox import Outbox
+from nodeagent.pods.recovery import recover
+from nodeagent.pods.tools import NodeFacts, Tools
+from nodeagent.runtime.containers import ContainerRuntime
+from nodeagent.runtime.images import ImageStore
+from nodeagent.runtime.volumes import Volumes
+from nodeagent.sandbox.sandboxes import Sandboxes
+from podplane.tasks import Tasks
+from podplane.v1.pod_pb2 import Pod, PodStatus
+from podplane.v1.session_pb2 import ObjectChange
+
+DEADLINE = 40.0
+ALLOCATABLE = {"cpu": "8", "memory": "8Gi", "pods": "10"}
+
+
+class OneAgent:
+    """What an agent is without its session: `kill` leaves everything as SIGKILL would."""
+
+    def __init__(self, base: Path) -> None:
+        self.paths = Paths(base / "state", base / "run")
+        self.cgroup = base.name
+
+    async def start(self) -> None:
+        self.paths.make()
+        images = ImageStore(self.paths.state, self.paths.run)
+        self.runtime = await ContainerRuntime.open(
+            state=self.paths.state, run=self.paths.run, runtime="runc", images=images,
+            conmon_cgroup=f"{self.cgroup}/conmon",
+        )  # fmt: skip
+        facts = NodeFacts("n1", "10.0.0.1", 1 << 33, ALLOCATABLE, self.cgroup)
+        self.journal = Journal(self.paths.boot_journal, self.paths.durable_journal, "boot")
+        self.tasks, clock = Tasks(), Clock()
+        self.outbox, self.objects = Outbox(facts, clock), Objects(self.paths)
+        self.objects.load()
+        tools = Tools(
+            paths=self.paths, facts=facts, clock=clock, journal=self.journal, addresses=Addresses(),
+            objects=self.objects, runtime=self.runtime, images=images, sandboxes=Sandboxes(self.paths.run, None),
+            volumes=Volumes(self.paths.state, self.paths.run), reports=self.outbox,
+        )  # fmt: skip
+        self.pods = Pods(tools, self.outbox, self.tasks, ALLOCATABLE)
+        await recover(tools, self.pods)
+        self.tasks.start(self.pods.route_exits(), name="exits")
+
+    async def kill(self) -> None:
+        await self.tasks.stop()
+        await self.runtime.close()
+        self.journal.close()
+
+    async def until(self, holds: Callable[[PodStatus], bool], uid: str = "uid-1") -> PodStatus:
+        """The first status, of those that are said, that `holds`; an empty one once the pod is said to be gone."""
+        failed = asyncio.ensure_future(self.tasks.wait())
+        try:
+            async with asyncio.timeout(DEADLINE):
+                while True:
+                    said = asyncio.ensure_future(self.outbox.next())
+                    await asyncio.wait({said, failed}, return_when=asyncio.FIRST_COMPLETED)
+                    if failed.done():
+                        failed.result()
+                    frame = said.result()
+                    if frame.gone.uid == uid:
+                        return PodStatus()
+                    if frame.podStatus.uid == uid and holds(frame.podStatus.status):
+                        return frame.podStatus.status
+        finally:
+            failed.cancel()
+
+
+@pytest.fixture
+async def agent() -> AsyncIterator[OneAgent]:
+    base = Path(tempfile.mkdtemp(prefix="podplane-test-", dir="/var/tmp"))
+    (base / "run").mkdir()
+    syscalls.mount("tmpfs", base / "run", "tmpfs", 0, "mode=700")
+    made = OneAgent(base)
+    try:
+        await made.start()
+        yield made
+    finally:
+        for found in await made.runtime.list():
+            await made.runtime.remove(found.id)
+        await made.kill()
+        for path in sorted((base / "run" / "sandboxes").glob("*/*"), reverse=True):
+            _unmount(path)
+        syscalls.umount2(base / "run", 2)
+        shutil.rmtree(base)
+        made.runtime.cgroups.remove(f"{base.name}/conmon")
+        made.runtime.cgroups.remove(base.name)
+
+
+def _unmount(path: Path) -> None:
+    if path.is_mount():
+        syscalls.umount2(path, 2)
+
+
+def a_pod(command: str, **spec: object) -> Pod:
+    pod = Pod()
+    pod.metadata.name, pod.metadata.namespace, pod.metadata.uid = "web", "default", "uid-1"
+    pod.spec.hostNetwork = True
+    pod.spec.terminationGracePeriodSeconds = 1
+    pod.spec.volumes.add(name="v").configMap.name = "cm"
+    pod.spec.initContainers.add(name="init", image="host", command=["true"])
+    app = pod.spec.containers.add(name="app", image="host", command=["sh", "-c", command])
+    app.volumeMounts.add(name="v", mountPath="/v")
+    for name, value in spec.items():
+        setattr(pod.spec, name, value)
+    return pod
+
+
+def config_map(text: str) -> ObjectChange:
+    change = ObjectChange(type="ADDED")
+    change.configMap.metadata.name, change.configMap.metadata.namespace = "cm", "default"
+    change.configMap.data["greeting"] = text
+    return change
+
+
+def is_ready(status: PodStatus) -> bool:
+    return any(item.type == "Ready" and item.status == "True" for item in status.conditions)
+
+
+async def gone(agent: OneAgent) -> list[str]:
+    """What is left once the pod is said to be gone."""
+    assert await agent.until(lambda _status: False) == PodStatus()
+    left = [*agent.paths.pods.iterdir(), *(agent.paths.run / "containers").iterdir()]
+    left += [*(agent.paths.run / "sandboxes").iterdir(), *(agent.paths.run / "pods").iterdir()]
+    return [str(path) for path in [*left, *agent.paths.logs.iterdir()]]
+
+
+async def test_a_pod_waits_for_its_config_map_runs_and_ends_without_a_trace(agent: OneAgent) -> None:
+    agent.pods.put(a_pod("cat /v/greeting; exec sleep 600"))
+    asyncio.get_running_loop().call_later(0.3, agent.objects.apply, config_map("hello"))
+    status = await agent.until(is_ready)
+    assert status.initContainerStatuses[0].state.terminated.exitCode == 0
+    log = next(agent.paths.logs.glob("*/app/*.log"))
+    async with asyncio.timeout(DEADLINE):
+        while "hello" not in log.read_text():
+            await asyncio.sleep(0.02)
+    agent.pods.remove("uid-1", 0)
+    await agent.until(lambda status: status.containerStatuses[0].state.HasField("terminated"))
+    assert await gone(agent) == []
+
+
+async def test_the_next_agent_keeps_the_same_process_and_restarts_nothing(agent: OneAgent) -> None:
+    agent.objects.apply(config_map("hello"))
+    agent.pods.put(a_pod("exec sleep 600"))
+    await agent.until(is_ready)
+    before = agent.runtime.pid("uid-1_app_0")
+    await agent.kill()
+    await agent.start()
+    status = await agent.until(is_ready)
+    assert agent.runtime.pid("uid-1_app_0") == before is not None
+    assert status.containerStatuses[0].restartCount == 0
+    agent.pods.remove("uid-1", 0)
+    assert await gone(agent) == []
+
+
+async def test_an_end_while_no_agent_ran_is_told_with_its_code(agent: OneAgent) -> None:
+    agent.objects.apply(config_map("hello"))
+    agent.pods.put(a_pod("while [ $(cat /v/greeting) = hello ]; do sleep 0.1; done; exit 7", restartPolicy="Never"))
+    await agent.until(is_ready)
+    data = next((agent.paths.state / "volumes").glob("uid-1/v"))
+    await agent.kill()
+    exits = agent.paths.run / "exits"
+    (data / "..data" / "greeting").write_text("over")
+    async with asyncio.timeout(DEADLINE):
+        while not any("app" in path.name for path in exits.iterdir()):
+            await asyncio.sleep(0.05)
+    await agent.start()
+    status = await agent.until(lambda status: status.phase == "Failed")
+    assert status.containerStatuses[0].state.terminated.exitCode == 7
+    agent.pods.remove("uid-1", 0)
+    assert await gone(agent) == []
