@@ -6,6 +6,7 @@ of the one before; what could not be removed is named, and the exit status is 1.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -51,6 +52,10 @@ async def clean(config: Config) -> None:
         os.close(held)
     if left:
         raise CannotStart(f"left over: {', '.join(left)}; the log says why")
+    paths.lock.unlink()
+    for directory in (paths.run, paths.state):
+        with contextlib.suppress(OSError):  # a mount point, or another program's: it is empty of ours
+            directory.rmdir()
 
 
 async def _containers(config: Config) -> None:
