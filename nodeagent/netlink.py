@@ -1,7 +1,8 @@
-"""Raw netlink: encode messages, send them, match the answers. For rtnetlink and nfnetlink alike.
+"""The netlink transport: send messages, match the answers. For rtnetlink and nfnetlink alike.
 
-Owns the wire format and one blocking socket (microseconds per request); never interprets what it carries. Why not
-pyroute2: importing one of its message classes costs the agent 24 MB and 120 ms, this file costs neither.
+Owns one blocking socket (microseconds per request), headers, sequence numbers and acknowledgements; never interprets
+what it carries. rtnetlink's messages are pyroute2's (sandbox/rtnl.py). The few attributes of nfnetlink that the proxy
+reads are taken apart here: pyroute2 takes 0.1 ms for a tracked connection and this 7 µs, and there may be 100,000.
 Every wait has a deadline. A refusal is a NetlinkError (an OSError) with the kernel's errno and, where it gives them,
 its own words. Sources: netlink(7), linux/netlink.h; extended acknowledgements: Documentation/userspace-api/netlink.
 """
@@ -28,7 +29,6 @@ _NLM_F_CAPPED = 0x100
 _NLM_F_ACK_TLVS = 0x200
 _NLM_F_DUMP_INTR = 0x10
 _NLMSGERR_ATTR_MSG = 1
-_NLA_F_NESTED = 0x8000
 _NLA_TYPE_MASK = 0x3FFF
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10
@@ -59,27 +59,6 @@ def attribute(kind: int, payload: bytes) -> bytes:
     return _ATTRIBUTE.pack(len(payload) + 4, kind) + payload + bytes(-len(payload) % 4)
 
 
-def nested(kind: int, *attributes: bytes) -> bytes:
-    return attribute(kind | _NLA_F_NESTED, b"".join(attributes))
-
-
-def text(kind: int, value: str) -> bytes:
-    return attribute(kind, value.encode() + b"\0")
-
-
-def u8(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("=B", value))
-
-
-def u32(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("=I", value))
-
-
-def address(kind: int, value: str) -> bytes:
-    """Encode an IPv4 address in dotted form."""
-    return attribute(kind, socket.inet_aton(value))
-
-
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     """Decode the attributes from offset on: kind → payload. A kind given twice keeps the last."""
     found = {}
@@ -92,15 +71,8 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     return found
 
 
-def as_u32(payload: bytes) -> int:
-    return int.from_bytes(payload[:4], "little" if _LITTLE else "big")
-
-
 def as_text(payload: bytes) -> str:
     return payload.rstrip(b"\0").decode(errors="replace")
-
-
-_LITTLE = struct.pack("=H", 1)[0] == 1
 
 
 class Socket:

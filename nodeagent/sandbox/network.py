@@ -211,7 +211,7 @@ class Network:
         return paired and set(_addresses(inside, inner.index)) <= {own}
 
     def _furnish(self, inside: Socket, own: IPv4Interface, via: IPv4Address) -> None:
-        index = links.read_link(inside.ask(links.get_link(_INSIDE))).index
+        index = links.read_index(inside.ask(links.get_link(_INSIDE)))
         inside.do(
             links.set_up(1),
             links.set_up(index),
