@@ -78,6 +78,7 @@ class FrameReceiver:
             epoch=known.epoch,
             lastRevision=known.last_revision,
             pods=self.traces(),
+            podCIDR=known.pod_cidr,
         )
 
     def connected(self, channel: grpc.aio.Channel | None) -> None:

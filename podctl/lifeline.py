@@ -89,7 +89,7 @@ def moments(pod: Any, events: Sequence[Any]) -> list[Moment]:
             note += f" (x{count} over {_length(last - first)})"
         revision = int(event.metadata.resourceVersion or 0)
         found.append(Moment(last, event.reason, note, (_RANKS.get(event.reason, _OTHER), revision)))
-    return sorted(found, key=lambda moment: (int(moment.at), moment.rank, moment.at))
+    return sorted(found, key=lambda moment: (moment.at, moment.rank))
 
 
 def _change(condition: Any, note: str) -> Moment:
@@ -104,7 +104,7 @@ def draw(pod: Any, events: Sequence[Any], width: int, glyphs: Glyphs) -> str:
     start = min(moment.at for moment in happened)
     end = max([moment.at for moment in happened] + [span.end or span.start for span in lasted])
     lines = [_title(pod, start), ""]
-    lines += _waterfall(lasted, start, max(end - start, 1.0), width, glyphs)
+    lines += _waterfall(lasted, start, max(end - start, 0.001), width, glyphs)
     lines.append("")
     label = max(len(moment.name) for moment in happened)
     for moment in happened:

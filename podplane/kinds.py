@@ -86,7 +86,7 @@ def _kinds() -> dict[str, Kind]:
                 short_names=tuple(resource.shortNames),
                 namespaced=resource.namespaced,
                 api_version=resource.apiVersion,
-                message=cast("type[Message]", GetMessageClass(descriptor)),
+                message=GetMessageClass(descriptor),
                 list_message=cast("type[Message]", getattr(file, f"{name}List")),
             )
     return found

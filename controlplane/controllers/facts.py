@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from podplane.kinds import Object
 from podplane.v1 import apps_pb2, meta_pb2, pod_pb2
@@ -22,11 +21,6 @@ def copy_of(message: AnyMessage) -> AnyMessage:
     copy = type(message)()
     copy.CopyFrom(message)
     return copy
-
-
-def timestamp(at: float) -> Timestamp:
-    """Whole seconds, as Kubernetes writes them."""
-    return Timestamp(seconds=int(at))
 
 
 def set_counts(message: Message, counts: Mapping[str, int]) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from controlplane.controllers.facts import copy_of, pod_condition, timestamp
+from controlplane.controllers.facts import copy_of, pod_condition
+from podplane.times import stamp
 from podplane.v1 import node_pb2, pod_pb2, scheduling_pb2
 
 READY = "Ready"
@@ -53,7 +54,7 @@ def mark_silent(node: node_pb2.Node, now: float) -> bool:
         if found.status != "Unknown":
             found.status, found.reason = "Unknown", UNKNOWN_REASON
             found.message = "The node agent stopped posting node status."
-            found.lastTransitionTime.CopyFrom(timestamp(now))
+            found.lastTransitionTime.CopyFrom(stamp(now))
             changed = True
     return changed
 
@@ -65,7 +66,7 @@ def restore(node: node_pb2.Node, before: Iterable[node_pb2.NodeCondition], now: 
         found = condition(node, old.type)
         if found is not None and (found.status, found.reason) == ("Unknown", UNKNOWN_REASON):
             found.CopyFrom(old)
-            found.lastTransitionTime.CopyFrom(timestamp(now))
+            found.lastTransitionTime.CopyFrom(stamp(now))
             changed = True
     return changed
 
@@ -99,7 +100,7 @@ def set_taints(node: node_pb2.Node, now: float) -> bool:
     for key, effect in sorted(wanted - present):
         taint = node.spec.taints.add(key=key, effect=effect)
         if effect == "NoExecute":
-            taint.timeAdded.CopyFrom(timestamp(now))
+            taint.timeAdded.CopyFrom(stamp(now))
     return True
 
 
@@ -134,28 +135,36 @@ def is_disrupted(silent: int, total: int) -> bool:
 
 
 def mark_unknown(pod: pod_pb2.Pod, node: str, now: float) -> bool:
-    """The pod's node is silent: nobody knows whether it is ready. False where it was not or is marked already."""
+    """The pod's node is silent: nobody knows whether it is ready. False where it is marked already."""
     found = pod_condition(pod, READY)
-    if found is None or found.status != "True":
+    if found is None:
+        found = pod.status.conditions.add(type=READY)
+    elif (found.status, found.reason) == ("Unknown", UNKNOWN_REASON):
         return False
     found.status, found.reason = "Unknown", UNKNOWN_REASON
     found.message = f"Node {node} has stopped reporting"
-    found.lastTransitionTime.CopyFrom(timestamp(now))
+    found.lastTransitionTime.CopyFrom(stamp(now))
     return True
 
 
 def unmark_unknown(pod: pod_pb2.Pod, now: float) -> bool:
-    """The node is heard again: the pod is as ready as its containers, which nobody has touched."""
+    """The node is heard again: the pod is as ready as its containers, which nobody has touched.
+
+    Where no agent has said yet how ready they are, there was no Ready condition before the mark.
+    """
     found = pod_condition(pod, READY)
     if found is None or (found.status, found.reason) != ("Unknown", UNKNOWN_REASON):
         return False
     containers = pod_condition(pod, "ContainersReady")
-    found.status = containers.status if containers is not None else "True"
+    if containers is None:
+        pod.status.conditions.remove(found)
+        return True
+    found.status = containers.status
     found.ClearField("reason")
     found.ClearField("message")
-    if found.status != "True" and containers is not None:
+    if containers.status != "True":
         found.reason, found.message = containers.reason, containers.message
-    found.lastTransitionTime.CopyFrom(timestamp(now))
+    found.lastTransitionTime.CopyFrom(stamp(now))
     return True
 
 

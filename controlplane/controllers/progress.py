@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from controlplane.controllers import rollout
-from controlplane.controllers.facts import copy_of, set_counts, timestamp
+from controlplane.controllers.facts import copy_of, set_counts
+from podplane.times import stamp
 from podplane.v1 import apps_pb2
 
 NEVER = 2**31 - 1
@@ -145,9 +146,9 @@ def _set(status: Status, type: str, value: str, reason: str, message: str, now: 
     if current is None:
         current = status.conditions.add(type=type)
     if (current.status, current.reason) != (value, reason) or renew:
-        current.lastUpdateTime.CopyFrom(timestamp(now))
+        current.lastUpdateTime.CopyFrom(stamp(now))
     if current.status != value:
-        current.lastTransitionTime.CopyFrom(timestamp(now))
+        current.lastTransitionTime.CopyFrom(stamp(now))
     current.status, current.reason, current.message = value, reason, message
 
 

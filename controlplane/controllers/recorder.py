@@ -13,11 +13,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from controlplane.objects import Objects
 from podplane.errors import NotFound, PodplaneError
 from podplane.kinds import EVENT, Object
+from podplane.times import stamp
 from podplane.v1 import event_pb2
 
 log = logging.getLogger(__name__)
@@ -106,7 +105,7 @@ class Recorder:
 
         def again(event: event_pb2.Event) -> bool:
             event.count = (event.count or 1) + len(times)
-            event.lastTimestamp.CopyFrom(_timestamp(times[-1]))
+            event.lastTimestamp.CopyFrom(stamp(times[-1]))
             return True
 
         try:
@@ -135,8 +134,8 @@ class Recorder:
         target.apiVersion, target.kind, target.name, target.uid = about.api_version, about.kind, about.name, about.uid
         if about.namespace:
             target.namespace = about.namespace
-        event.firstTimestamp.CopyFrom(_timestamp(times[0]))
-        event.lastTimestamp.CopyFrom(_timestamp(times[-1]))
+        event.firstTimestamp.CopyFrom(stamp(times[0]))
+        event.lastTimestamp.CopyFrom(stamp(times[-1]))
         await self._objects.create(event)
         self._written[note] = name
         while len(self._written) > REMEMBERED:
@@ -145,7 +144,3 @@ class Recorder:
 
 def _namespace(about: About) -> str:
     return about.namespace or "default"
-
-
-def _timestamp(at: float) -> Timestamp:
-    return Timestamp(seconds=int(at))

@@ -17,9 +17,9 @@ from controlplane.controllers.facts import (
     own,
     pod_condition,
     set_counts,
-    timestamp,
 )
 from podplane import selectors
+from podplane.times import stamp
 from podplane.v1 import apps_pb2, pod_pb2
 
 BURST = 500
@@ -139,7 +139,7 @@ def status(
 def _add_failure(new: apps_pb2.ReplicaSetStatus, old: apps_pb2.ReplicaSetStatus, failure: str, now: float) -> None:
     before = next((each for each in old.conditions if each.type == "ReplicaFailure"), None)
     condition = new.conditions.add(type="ReplicaFailure", status="True", reason="FailedCreate", message=failure)
-    since = before.lastTransitionTime if before is not None else timestamp(now)
+    since = before.lastTransitionTime if before is not None else stamp(now)
     condition.lastTransitionTime.CopyFrom(since)
 
 

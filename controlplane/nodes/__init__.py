@@ -116,13 +116,15 @@ class Sessions:
         Gives the session its verdicts and returns the uids that are kept. Absence removes a pod only where this
         store is the one that the agent knew, and not older than what the agent has seen of it (D5).
         """
-        same = (hello.clusterID, hello.epoch) == (cluster_id, epoch)
-        known = same and hello.lastRevision <= self.objects.cache.revision
+        current = hello.lastRevision <= self.objects.cache.revision
         here = self.hub.placement.pods(session.node)
         for pod in hello.pods:
             if pod.uid in here:
                 continue
-            if known:
+            # A pod keeps the mark of the store that bound it: a store that took its place must not remove it at the
+            # agent's second hello either, when the agent has learned the new one's name.
+            bound_by = (pod.clusterID or hello.clusterID, pod.epoch or hello.epoch)
+            if current and bound_by == (cluster_id, epoch):
                 session.decide(pod.uid, verdict(pod.uid, False, "the pod is no longer in the cluster"))
                 continue
             session.kept.add(pod.uid)

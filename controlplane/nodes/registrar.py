@@ -26,17 +26,21 @@ class Registrar:
         self._cluster = cluster
         self._allocating = asyncio.Lock()
 
-    async def ensure(self, name: str) -> node_pb2.Node:
-        """The node's object, with its pod CIDR; made where it is not there."""
+    async def ensure(self, name: str, held: str = "") -> node_pb2.Node:
+        """The node's object, with its pod CIDR; made where it is not there.
+
+        `held`: the CIDR that the node has from before, under a store that is gone; given again where it is free.
+        """
         stored = self._objects.cache.get(NODE, "", name)
         if stored is not None and stored.obj.spec.podCIDR:
             found: node_pb2.Node = stored.obj
             return found
         async with self._allocating:
-            return await self._register(name)
+            return await self._register(name, held)
 
-    async def _register(self, name: str) -> node_pb2.Node:
-        cidr = free_range(self._cluster, (node.obj.spec.podCIDR for node in self._objects.cache.list(NODE)))
+    async def _register(self, name: str, held: str) -> node_pb2.Node:
+        taken = [node.obj.spec.podCIDR for node in self._objects.cache.list(NODE)]
+        cidr = held if is_free(self._cluster, taken, held) else free_range(self._cluster, taken)
         node = node_pb2.Node(metadata=meta_pb2.ObjectMeta(name=name), spec=node_pb2.NodeSpec(podCIDR=cidr))
         node.spec.podCIDRs.append(cidr)
         node.metadata.labels["kubernetes.io/hostname"] = name
@@ -55,6 +59,20 @@ class Registrar:
         await self._objects.mutate(
             NODE, "", name, lambda held: merge_node_status(held, reported.status), status=True
         )
+
+
+def is_free(cluster: ipaddress.IPv4Network, taken: Iterable[str], cidr: str) -> bool:
+    """True for a /24 of `cluster` that overlaps none of `taken`. Pure."""
+    try:
+        network = ipaddress.IPv4Network(cidr)
+    except ValueError:
+        return False
+    used = [ipaddress.IPv4Network(other, strict=False) for other in taken if other]
+    return (
+        network.prefixlen == POD_PREFIX
+        and network.subnet_of(cluster)
+        and not any(network.overlaps(other) for other in used)
+    )
 
 
 def free_range(cluster: ipaddress.IPv4Network, taken: Iterable[str]) -> str:

@@ -91,7 +91,7 @@ class NodeService:
         reader = asyncio.create_task(self._read(session, requests), name=f"session/{node}")
         logger.info("a node has connected", extra={"node": node, "instance": hello.instanceID})
         try:
-            yield await self._welcome(node)
+            yield await self._welcome(node, hello.podCIDR)
             await self._judge(session, hello)
             async for frame in session.outgoing(self._sessions.settings.heartbeat, self._sessions.settings.grace):
                 yield frame
@@ -100,9 +100,9 @@ class NodeService:
             reader.cancel()
             logger.info("a node's session has ended", extra={"node": node, "instance": hello.instanceID})
 
-    async def _welcome(self, node: str) -> bytes:
+    async def _welcome(self, node: str, held: str) -> bytes:
         settings = self._sessions.settings
-        registered = await self._sessions.registrar.ensure(node)
+        registered = await self._sessions.registrar.ensure(node, held)
         welcome = session_pb2.Welcome(
             clusterID=self._log.cluster_id,
             epoch=self._log.epoch,
@@ -116,7 +116,11 @@ class NodeService:
     async def _judge(self, session: Session, hello: session_pb2.Hello) -> None:
         kept = self._sessions.judge(session, hello, self._log.cluster_id, self._log.epoch)
         if kept:
-            message = f"{len(kept)} pods of the node are not in the store; they are kept: {' '.join(kept)[:900]}"
+            named = " ".join(f"{pod.namespace}/{pod.name}" for pod in hello.pods if pod.uid in kept)
+            message = (
+                f"{len(kept)} pods of the node are not in the store and are kept: {named[:800]}; "
+                "`podplane-nodeagent cleanup` on the node removes them"
+            )
             logger.warning(message, extra={"node": session.node})
             await self._sessions.recorder.node_warning(session.node, "UnknownPodsKept", message)
 

@@ -7,11 +7,12 @@ from typing import Any
 from controlplane.objects import words
 from controlplane.objects.metadata import copy_of
 from podplane.kinds import POD
+from podplane.times import stamp
 
 SCHEDULED = "PodScheduled"
 
 
-def bound(live: Any, node: str, now: int) -> Any:
+def bound(live: Any, node: str, now: float) -> Any:
     """The pod on its node (core/v1 Binding). Conflict where it is bound already or being deleted.
 
     The generation stays: binding completes the spec that was asked for, it does not change it.
@@ -27,12 +28,12 @@ def bound(live: Any, node: str, now: int) -> Any:
     return new
 
 
-def _set_scheduled(status: Any, now: int) -> None:
+def _set_scheduled(status: Any, now: float) -> None:
     condition = next((one for one in status.conditions if one.type == SCHEDULED), None)
     if condition is None:
         condition = status.conditions.add(type=SCHEDULED)
     if condition.status != "True":
         condition.status = "True"
-        condition.lastTransitionTime.FromSeconds(now)
+        condition.lastTransitionTime.CopyFrom(stamp(now))
     condition.ClearField("reason")
     condition.ClearField("message")

@@ -50,7 +50,7 @@ class DeleteOptions:
             raise words.forbidden(kind, name, "this namespace may not be deleted")
 
 
-def marked(live: Message, kind: Kind, options: DeleteOptions, now: int) -> Any:
+def marked(live: Message, kind: Kind, options: DeleteOptions, now: float) -> Any:
     """The object as the delete leaves it; where `is_over` holds of it, it goes at once."""
     new = copy_of(live)
     metadata = metadata_of(new)
@@ -60,7 +60,7 @@ def marked(live: Message, kind: Kind, options: DeleteOptions, now: int) -> Any:
         new.status.phase = "Terminating"
     grace = _grace(live, kind, options.grace)
     if not began:
-        metadata.deletionTimestamp.FromSeconds(now + grace)
+        metadata.deletionTimestamp.FromSeconds(int(now) + grace)
         if kind is not NAMESPACE:
             metadata.deletionGracePeriodSeconds = grace
         if metadata.generation:

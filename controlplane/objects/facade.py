@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 from controlplane.api.admission_context import AdmissionContext, AdmissionSettings
 from controlplane.objects import applied, binding, deletion, words
 from controlplane.objects import metadata as meta
+from controlplane.objects.addresses import ledger_of
 from controlplane.objects.admission import Admission
 from controlplane.store.cache import Stored, Subscription, WatchCache
 from controlplane.store.log import Log, Write
@@ -55,6 +56,7 @@ class Objects:
         self._admission = admission
         self._clock = clock
         self._settings = settings
+        self._ledger = ledger_of(log, cache)
         self._random = random.Random()
         # Addresses and node ports are allocated against the cache: one service at a time, until it is there.
         self._services = asyncio.Lock()
@@ -240,8 +242,8 @@ class Objects:
 
     # Below: what all writes share.
 
-    def _now(self) -> int:
-        return int(self._clock())
+    def _now(self) -> float:
+        return self._clock()
 
     def _new_uid(self) -> str:
         """A version 4 UUID; unique, not secret: the kernel's randomness costs a system call each."""
@@ -306,7 +308,7 @@ class Objects:
         context = AdmissionContext(
             "create" if old is None else "update",
             lookup=self._lookup,
-            services=lambda: self.list(SERVICE),
+            ledger=self._ledger,
             settings=self._settings,
             rng=self._random,
         )

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from controlplane.objects import words
 from podplane.errors import FieldError, Invalid
 from podplane.kinds import POD, Kind
+from podplane.times import stamp
 from podplane.v1 import meta_pb2
 
 MAX_OBJECT = 3 * 512 * 1024
@@ -66,7 +67,7 @@ def generate_name(new: Message, choose: random.Random) -> bool:
     return True
 
 
-def prepare_create(new: Message, kind: Kind, *, uid: str, now: int) -> None:
+def prepare_create(new: Message, kind: Kind, *, uid: str, now: float) -> None:
     """Make a submitted object a new one: the client decides nothing of this, and nothing of the status."""
     metadata = metadata_of(new)
     if metadata.resourceVersion:
@@ -76,7 +77,7 @@ def prepare_create(new: Message, kind: Kind, *, uid: str, now: int) -> None:
     if namespace:
         metadata.namespace = namespace
     metadata.uid = uid
-    metadata.creationTimestamp.FromSeconds(now)
+    metadata.creationTimestamp.CopyFrom(stamp(now))
     metadata.ClearField("deletionTimestamp")
     metadata.ClearField("deletionGracePeriodSeconds")
     metadata.ClearField("generation")

@@ -12,8 +12,6 @@ import logging
 import time
 from collections.abc import Callable
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from controlplane.controllers.loop import follow
 from controlplane.controllers.recorder import About, Recorder
 from controlplane.objects import Objects
@@ -25,6 +23,7 @@ from controlplane.scheduler.snapshot import Snapshot
 from controlplane.store.stored import Event
 from podplane.errors import Conflict, NotFound, PodplaneError
 from podplane.kinds import NODE, POD
+from podplane.times import stamp
 from podplane.v1 import node_pb2, pod_pb2
 
 log = logging.getLogger(__name__)
@@ -213,7 +212,7 @@ def set_unschedulable(pod: pod_pb2.Pod, message: str, now: float) -> bool:
     elif (condition.status, condition.reason, condition.message) == ("False", _REASON, message):
         return False
     if condition.status != "False":
-        condition.lastTransitionTime.CopyFrom(Timestamp(seconds=int(now)))
+        condition.lastTransitionTime.CopyFrom(stamp(now))
     condition.status, condition.reason, condition.message = "False", _REASON, message
     return True
 

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from nodeagent.pods.clock import Clock
 from nodeagent.pods.effects import Tell
+from podplane.times import stamp
 from podplane.v1.event_pb2 import Event
 from podplane.v1.pod_pb2 import Pod
 
@@ -25,7 +26,7 @@ class Recorder:
 
     def event(self, pod: Pod, tell: Tell) -> Event:
         """A new event, or the known one with its count one higher."""
-        now = Timestamp(seconds=int(self._clock.now()))
+        now = stamp(self._clock.now())
         key = (pod.metadata.uid, tell.kind, tell.reason, tell.message, tell.container)
         event = self._known.get(key)
         if event is None:

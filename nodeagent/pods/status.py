@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from nodeagent.pods.conditions import conditions, is_ready
 from nodeagent.pods.resources import qos_class
 from nodeagent.pods.state import EXITED, RUNNING, ContainerState, Ended, PodState
+from podplane.times import stamp
 from podplane.v1 import pod_pb2
 
 
@@ -24,7 +23,7 @@ def pod_status(state: PodState, host_ip: str) -> pod_pb2.PodStatus:
         status.podIP = address
         status.podIPs.add(ip=address)
     if state.started_at:
-        status.startTime.CopyFrom(_time(state.started_at))
+        status.startTime.CopyFrom(stamp(state.started_at))
     if not state.admitted and state.final:  # refused: it has no containers here
         return status
     for containers, statuses in (
@@ -59,7 +58,7 @@ def _conditions(state: PodState, status: pod_pb2.PodStatus) -> None:
         condition = status.conditions.add(type=type_, status=value)
         since = state.since.get(type_)
         if since is not None:
-            condition.lastTransitionTime.CopyFrom(_time(since[1]))
+            condition.lastTransitionTime.CopyFrom(stamp(since[1]))
         if reason:
             condition.reason = reason
         if message:
@@ -69,7 +68,7 @@ def _conditions(state: PodState, status: pod_pb2.PodStatus) -> None:
         if known.type == "PodScheduled" and known.status == "True":
             scheduled.CopyFrom(known)
             return
-    scheduled.lastTransitionTime.CopyFrom(_time(state.started_at))
+    scheduled.lastTransitionTime.CopyFrom(stamp(state.started_at))
 
 
 def _container(state: PodState, container: ContainerState) -> pod_pb2.ContainerStatus:
@@ -92,7 +91,7 @@ def _container(state: PodState, container: ContainerState) -> pod_pb2.ContainerS
 def _states(state: PodState, container: ContainerState, status: pod_pb2.ContainerStatus) -> None:
     last = container.last
     if container.stage == RUNNING:
-        status.state.running.startedAt.CopyFrom(_time(container.started_at))
+        status.state.running.startedAt.CopyFrom(stamp(container.started_at))
     elif container.ended is not None and (not container.reason or _stays(state, container)):
         _terminated(state, container, container.ended, status.state)
     else:
@@ -112,21 +111,15 @@ def _default_reason(state: PodState) -> str:
     return "PodInitializing" if state.init else "ContainerCreating"
 
 
-def _terminated(
-    state: PodState, container: ContainerState, ended: Ended, target: pod_pb2.ContainerState
-) -> None:
+def _terminated(state: PodState, container: ContainerState, ended: Ended, target: pod_pb2.ContainerState) -> None:
     terminated = target.terminated
     terminated.exitCode, terminated.reason = ended.code, ended.reason
     if ended.message:
         terminated.message = ended.message
-    terminated.startedAt.CopyFrom(_time(ended.started_at))
-    terminated.finishedAt.CopyFrom(_time(ended.finished_at))
+    terminated.startedAt.CopyFrom(stamp(ended.started_at))
+    terminated.finishedAt.CopyFrom(stamp(ended.finished_at))
     terminated.containerID = _container_id(state, container, ended.attempt)
 
 
 def _container_id(state: PodState, container: ContainerState, attempt: int) -> str:
     return f"podplane://{state.uid}_{container.name}_{attempt}"
-
-
-def _time(seconds: float) -> Timestamp:
-    return Timestamp(seconds=int(seconds))

@@ -5,34 +5,54 @@ from __future__ import annotations
 import shutil
 import sys
 from argparse import Namespace
+from typing import Any
 
-from podctl.client import Query, connect
+from podctl.client import Client, Query, connect
 from podctl.failure import UsageFailure
 from podctl.flags import Parser
 from podctl.lifeline import ASCII, Glyphs, draw
 from podctl.resources import one_target
 from podplane.kinds import EVENT, POD
 
-USAGE = "POD [flags]"
+USAGE = "(POD | -l SELECTOR) [flags]"
 EXAMPLES = """
   podctl timeline web
   podctl timeline pod/web -n shop
+  podctl timeline -l app=web
 """
 
 
 def configure(parser: Parser) -> None:
-    parser.add_argument("what", metavar="POD", nargs=1, help="a pod")
+    parser.add_argument("what", metavar="POD", nargs="*", help="a pod")
+    parser.add_argument("-l", "--selector", metavar="SELECTOR", help="every pod with these labels")
     parser.switch("--ascii", help="draw with plain characters")
 
 
 def run(args: Namespace) -> int:
+    if bool(args.what) == bool(args.selector):
+        raise UsageFailure("expected a pod or a selector (-l)", "timeline")
+    plain = args.ascii or not (sys.stdout.encoding or "").lower().startswith("utf")
+    with connect(args) as client:
+        drawn = [
+            draw(pod, _events(client, pod), shutil.get_terminal_size().columns, ASCII if plain else Glyphs())
+            for pod in _pods(client, args)
+        ]
+    if not drawn:
+        print(f"No resources found in {client.namespace} namespace.", file=sys.stderr)
+    else:
+        print("\n\n".join(drawn))
+    return 0
+
+
+def _pods(client: Client, args: Namespace) -> list[Any]:
+    if args.selector:
+        return client.list(POD, Query(client.namespace, args.selector)).items
     kind, name = one_target(args.what, default="pods")
     if kind is not POD:
         raise UsageFailure(f"only pods have a timeline, not {kind.plural}", "timeline")
-    with connect(args) as client:
-        pod = client.get(POD, client.namespace, name)
-        fields = f"involvedObject.kind=Pod,involvedObject.uid={pod.metadata.uid}"
-        events = client.list(EVENT, Query(client.namespace, fields=fields)).items
-    plain = args.ascii or not (sys.stdout.encoding or "").lower().startswith("utf")
-    print(draw(pod, events, shutil.get_terminal_size().columns, ASCII if plain else Glyphs()))
-    return 0
+    return [client.get(POD, client.namespace, name)]
+
+
+def _events(client: Client, pod: Any) -> list[Any]:
+    fields = f"involvedObject.kind=Pod,involvedObject.uid={pod.metadata.uid}"
+    return client.list(EVENT, Query(client.namespace, fields=fields)).items

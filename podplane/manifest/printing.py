@@ -97,7 +97,8 @@ def _base64(value: bytes) -> str:
 
 
 def _time(value: Timestamp) -> str:
-    return str(value.ToJsonString())
+    # Whole seconds, as Kubernetes' metav1.Time; the fraction is for our own eyes.
+    return str(Timestamp(seconds=value.seconds).ToJsonString())
 
 
 def _int_or_string(value: Value) -> int | str | None:

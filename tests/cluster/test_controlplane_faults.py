@@ -11,8 +11,8 @@ import grpc
 import pytest
 
 from devcluster.cluster import Cluster
-from podplane.kinds import CONFIG_MAP, NODE, POD
-from podplane.v1 import config_pb2
+from podplane.kinds import CONFIG_MAP, EVENT, NODE
+from podplane.v1 import config_pb2, event_pb2
 from tests.cluster.conftest import MakeCluster, client
 from tests.cluster.test_agent_faults import facts
 from tests.support.api import Api
@@ -85,7 +85,7 @@ def test_a_killed_control_plane_keeps_every_acknowledged_write(own: Cluster) -> 
 def test_an_empty_store_removes_no_pod(own: Cluster) -> None:
     with client(own) as api:
         api.create(pod("orphan"))
-        before = facts(api.running("orphan"))
+        api.running("orphan")
     pid = own.container_pids()
     assert pid
     own.kill("controlplane")
@@ -96,10 +96,22 @@ def test_an_empty_store_removes_no_pod(own: Cluster) -> None:
     own.start_control_plane()
     with client(own) as api:
         eventually(lambda: api.find(NODE, "node-1", ""), 30, "the node's registration")
-        kept = eventually(lambda: api.find(POD, "orphan"), 30, "the report of the kept pod")
-        assert kept.spec.nodeName == "node-1"
-        assert facts(api.running("orphan")) == before
+        told = eventually(lambda: _event(api, "UnknownPodsKept"), 30, "the report of the kept pods")
+        assert "default/orphan" in told.message
+        # A second hello must not remove them either: by then the agent knows the new store's name.
+        own.kill("node-1")
+        own.start_node("node-1")
+        eventually(lambda: _connected_again(api, told), 30, "the second report")
     assert own.container_pids() == pid
+
+
+def _event(api: Api, reason: str) -> event_pb2.Event | None:
+    return next((found for found in api.list(EVENT, "") if found.reason == reason), None)
+
+
+def _connected_again(api: Api, told: event_pb2.Event) -> bool:
+    found = _event(api, told.reason)
+    return found is not None and found.count > told.count
 
 
 def _every(api: Api) -> list[config_pb2.ConfigMap]:

@@ -20,6 +20,17 @@ def snapshot() -> dict[str, list[str]]:
     }
 
 
+def changes(before: dict[str, list[str]]) -> dict[str, list[str]]:
+    """What differs from `before` now: lines that came with +, lines that went with -."""
+    found = {}
+    for name, now in snapshot().items():
+        lines = [f"+{line}" for line in now if line not in before[name]]
+        lines += [f"-{line}" for line in before[name] if line not in now]
+        if lines:
+            found[name] = lines
+    return found
+
+
 def _lines(*argv: str) -> list[str]:
     return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=10).stdout.splitlines()
 
