@@ -110,6 +110,7 @@ class _Builder:
         self._yaml, self._events = yaml, events
         self._anchors: dict[str, tuple[Any, str]] = {}
         self._aliased = 0
+        self._path: list[str] = []
 
     def build(self, event: Any) -> Any:
         """The tree that starts with `event`."""
@@ -146,7 +147,9 @@ class _Builder:
         for event in self._events:
             if isinstance(event, self._yaml.SequenceEndEvent):
                 break
+            self._path.append(f"[{len(items)}]")
             value, text = self._node(event, depth + 1)
+            self._path.pop()
             items.append(value)
             items.marks.append(Mark(event.start_mark.line + 1, text))
             items.size += _size(value)
@@ -161,14 +164,16 @@ class _Builder:
             key_line = event.start_mark.line + 1
             is_merge = getattr(event, "value", None) == "<<" and event.implicit[0]
             key = _key(self._node(event, depth + 1), key_line)
-            value_event = next(self._events)
-            value, text = self._node(value_event, depth + 1)
+            self._path.append(f".{key}")
+            value, text = self._node(next(self._events), depth + 1)
             if is_merge:
                 merged.extend(_merged(value, key_line))
             elif key in found:
-                raise Malformed(f'duplicate key "{key}" (first at line {found.marks[key].line})', key_line)
+                where, first = "".join(self._path).lstrip("."), found.marks[key].line
+                raise Malformed(f'{where}: duplicate key "{key}" (first at line {first})', key_line)
             else:
                 found[key], found.marks[key] = value, Mark(key_line, text)
+            self._path.pop()
             found.size += _size(value)
         _fill(found, merged)
         return found

@@ -35,7 +35,7 @@ async def test_create_stamps_what_the_server_owns(objects: Objects) -> None:
     assert (created.apiVersion, created.kind) == ("v1", "Pod")
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", created.metadata.uid)
     assert created.metadata.creationTimestamp.ToSeconds() == NOW
-    assert created.metadata.creationTimestamp.nanos == 0
+    assert created.metadata.creationTimestamp.nanos == 700_000_000, "moments are kept to the microsecond"
     assert created.metadata.generation == 1
     assert created.metadata.resourceVersion == str(objects.cache.revision)
     assert not created.metadata.HasField("deletionTimestamp")
@@ -311,7 +311,8 @@ async def test_admission_sees_the_write_and_the_store(world: World) -> None:
 async def test_services_are_allocated_one_after_the_other(world: World) -> None:
     def allocate(obj: Any, old: Any, context: Any) -> None:
         if old is None and obj.kind == SERVICE.name:
-            obj.spec.clusterIP = f"10.0.0.{len(list(context.services()))}"
+            taken = context.taken(obj.metadata.namespace, obj.metadata.name).addresses
+            obj.spec.clusterIP = next(one for number in range(20) if (one := f"10.0.0.{number}") not in taken)
 
     world.gate.default = allocate
     services = [service_pb2.Service() for _ in range(20)]

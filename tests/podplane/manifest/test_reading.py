@@ -103,7 +103,11 @@ def test_all_problems_of_all_documents_are_told() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("kind: Pod\nkind: Pod\n", 'web.yaml: line 2: duplicate key "kind" (first at line 1)'),
+        ("kind: Pod\nkind: Pod\n", 'web.yaml: line 2: kind: duplicate key "kind" (first at line 1)'),
+        (
+            "kind: Pod\nspec:\n  containers:\n  - image: a\n    image: b\n",
+            'web.yaml: line 5: spec.containers[0].image: duplicate key "image" (first at line 4)',
+        ),
         ("a: b: c\n", "web.yaml: line 1: not YAML: mapping values are not allowed in this context"),
         ("a: *b\n", 'web.yaml: line 1: the alias "b" refers to nothing before it'),
         ("a: &a [*a]\n", 'web.yaml: line 1: the alias "a" refers to nothing before it'),
