@@ -42,6 +42,7 @@ from controlplane.pki import Authority
 from controlplane.scheduler import Scheduler
 from controlplane.store import compaction
 from controlplane.store.cache import WatchCache
+from controlplane.store.log import Log
 from controlplane.store.sqlite import SqliteLog
 from controlplane.tokens import Tokens
 from podplane.errors import Unavailable
@@ -211,7 +212,7 @@ def _hourly(
     return fetch
 
 
-async def _failure(log: SqliteLog) -> None:
+async def _failure(log: Log) -> None:
     """Ends where the store has failed: no write succeeds any more, so the daemon must not go on."""
     raise RuntimeError(await asyncio.shield(log.failed))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -12,11 +12,11 @@ from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection_pb2  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha.reflection import aio  # type: ignore[import-untyped]
 
-from controlplane.api.authz import Attempt, forbidden
+from controlplane.api.authz import READ, WRITE, Attempt, forbidden
 from controlplane.api.grpc_server import Behaviour, Call
 from controlplane.store.log import Log
 from podplane.errors import Invalid, NotFound
-from podplane.kinds import typed
+from podplane.kinds import KINDS, typed
 from podplane.v1 import cluster_pb2
 
 HEALTH: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
@@ -47,13 +47,19 @@ class Cluster:
     async def can(self, request: cluster_pb2.CanRequest, call: Call) -> cluster_pb2.CanResponse:
         if not request.verb or not request.resource:
             raise Invalid("verb and resource: are required")
-        word, slash, subresource = request.resource.partition("/")
-        kind = typed(word)
+        for attempt in _attempts(request):
+            if not call.authorizer.allows(call.identity, attempt):
+                return cluster_pb2.CanResponse(allowed=False, reason=forbidden(call.identity, attempt))
+        return cluster_pb2.CanResponse(allowed=True)
+
+
+def _attempts(request: cluster_pb2.CanRequest) -> Iterator[Attempt]:
+    """What is asked about; `*` stands for every verb or every resource, and all of them must be allowed."""
+    word, slash, subresource = request.resource.partition("/")
+    for kind in KINDS.values() if word == "*" else (typed(word),):
         namespace = request.namespace if kind.namespaced else ""
-        attempt = Attempt(request.verb, kind.plural + slash + subresource, namespace, request.name)
-        if call.authorizer.allows(call.identity, attempt):
-            return cluster_pb2.CanResponse(allowed=True)
-        return cluster_pb2.CanResponse(allowed=False, reason=forbidden(call.identity, attempt))
+        for verb in sorted(READ | WRITE) if request.verb == "*" else (request.verb,):
+            yield Attempt(verb, kind.plural + slash + subresource, namespace, request.name)
 
 
 class Health:

@@ -127,9 +127,13 @@ class Verbs:
         self._named(request.name)
         if not request.nodeName:
             raise Invalid("nodeName: is required")
-        self._at_revision(request.namespace, request.name, request.preconditions)
-        uid = request.preconditions.uid or None
-        return await self._objects.bind(request.namespace, request.name, request.nodeName, uid=uid)
+        return await self._objects.bind(
+            request.namespace,
+            request.name,
+            request.nodeName,
+            uid=request.preconditions.uid or None,
+            revision=revision_of(request.preconditions.resourceVersion),
+        )
 
     async def evict(self, request: requests_pb2.EvictRequest, call: Call) -> Any:
         """As a delete: no disruption budgets exist that could refuse it."""
@@ -170,11 +174,6 @@ class Verbs:
         if not name:
             raise Invalid(f"name: is required for {self._kind.plural}")
 
-    def _at_revision(self, namespace: str, name: str, preconditions: requests_pb2.Preconditions) -> None:
-        revision = revision_of(preconditions.resourceVersion)
-        if revision is not None and self._objects.stored(self._kind, namespace, name).revision != revision:
-            raise Conflict(f"cannot bind {self._kind.qualified(name)}: it has been changed; read it again")
-
 
 def revision_of(text: str) -> int | None:
     """A resourceVersion as the revision it is; None where unset."""
@@ -183,5 +182,3 @@ def revision_of(text: str) -> int | None:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise Invalid(f'resourceVersion: "{text}" is not one that this server gave')
     return int(text)
-
-

@@ -7,6 +7,7 @@ commit together or not at all; its writes take consecutive revisions. Keys are `
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -48,6 +49,9 @@ class Change:
 
 class Log(Protocol):
     """A driver. Every method may raise Unavailable; a failed fsync is fatal: `failed` fires and no write succeeds."""
+
+    failed: asyncio.Future[str]
+    """Done, with the reason, once no write can succeed any more: the daemon waits for it and exits."""
 
     @property
     def cluster_id(self) -> str:

@@ -87,6 +87,25 @@ async def test_exec_is_refused_to_viewers_and_not_served_to_others(plane: Plane)
     assert (code, words) == ("UNIMPLEMENTED", "pods/exec is not served by this version of Podplane")
 
 
+@pytest.mark.parametrize(
+    ("role", "verb", "resource", "allowed"),
+    [
+        ("admin", "*", "*", True),
+        ("edit", "*", "*", False),
+        ("edit", "*", "deployments", True),
+        ("edit", "get", "*", True),
+        ("view", "get", "*", False),
+        ("view", "*", "pods", False),
+    ],
+)
+async def test_a_star_asks_about_every_verb_or_resource(
+    plane: Plane, role: str, verb: str, resource: str, allowed: bool
+) -> None:
+    request = _message("Cluster/Can", {"verb": verb, "resource": resource, "namespace": "default"})
+    answer = await plane.person(role).call("Cluster/Can", request)
+    assert (answer.allowed, bool(answer.reason)) == (allowed, not allowed)
+
+
 async def test_who_am_i_and_can_answer_for_the_caller(plane: Plane) -> None:
     viewer = plane.person("view", "bob")
     who = await viewer.call("Cluster/WhoAmI", _message("Cluster/WhoAmI", {}))

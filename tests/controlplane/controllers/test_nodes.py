@@ -6,9 +6,10 @@ import time
 
 import pytest
 
-from controlplane.controllers.facts import pod_condition
+from controlplane.controllers.facts import is_ready, pod_condition
 from controlplane.controllers.nodes import NodeController
 from controlplane.controllers.recorder import Recorder
+from podplane import statuses
 from podplane.errors import NotFound
 from podplane.kinds import EVENT, NODE, POD
 from podplane.v1 import node_pb2, pod_pb2
@@ -127,6 +128,33 @@ async def test_a_node_that_comes_back_in_time_keeps_its_pods(world: World, round
     await rounds.at(140, "node-1", "node-2", "node-3")
     assert world.objects.cache.revision == revision, "nothing is written when nothing changes"
     assert live(world, "web") is not None
+
+
+async def test_every_pod_of_a_silent_node_that_has_not_ended_is_unknown_and_later_as_it_was(
+    world: World, rounds: Rounds
+) -> None:
+    for name in ("node-1", "node-2", "node-3"):
+        await world.add_node(name)
+    for name in ("ready", "unready", "unreported", "ended"):
+        made = pod(name)
+        made.spec.nodeName = "node-1"
+        await world.objects.create(made)
+    await world.set_ready(there(world, "ready"))
+    await world.set_ready(there(world, "unready"), False)
+    await world.objects.mutate(POD, "default", "ended", _succeed, status=True)
+    before = {name: statuses.shown(there(world, name)) for name in ("ready", "unready", "unreported", "ended")}
+    await rounds.at(100, "node-1", "node-2", "node-3")
+    await rounds.at(113, "node-2", "node-3")
+    during = {name: statuses.shown(there(world, name)) for name in before}
+    assert during == {"ready": "Unknown", "unready": "Unknown", "unreported": "Unknown", "ended": before["ended"]}
+    await rounds.at(114, "node-1", "node-2", "node-3")
+    assert {name: statuses.shown(there(world, name)) for name in before} == before
+    assert [is_ready(there(world, name)) for name in ("ready", "unready", "unreported")] == [True, False, False]
+
+
+def _succeed(found: pod_pb2.Pod) -> bool:
+    found.status.phase = "Succeeded"
+    return True
 
 
 async def test_when_most_nodes_are_silent_nothing_is_evicted(world: World, rounds: Rounds) -> None:
