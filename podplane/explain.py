@@ -353,5 +353,5 @@ def explain(word: str) -> Explanation:
         if found is not None:
             return found
     near = get_close_matches(name, _BY_NAME, 1)
-    hint = f"; did you mean {_BY_NAME[near[0]].name}?" if near else ""
+    hint = f"; did you mean {_BY_NAME[near[0]].name}?" if near else "."
     raise NotFound(f'no status "{word}" is known{hint} Known: {", ".join(one.name for one in EXPLANATIONS)}')

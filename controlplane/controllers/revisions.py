@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from controlplane.controllers import rollout
 from controlplane.controllers.facts import copy_of, is_terminating, own
-from controlplane.objects import LAST_APPLIED
+from controlplane.objects.applied import LAST_APPLIED
 from podplane.v1 import apps_pb2, pod_pb2
 
 HASH = "pod-template-hash"
