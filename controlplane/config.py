@@ -1,7 +1,6 @@
-"""The flags of podplane-controlplane and what they mean. Every flag can also be set as PODPLANE_<NAME> in the
-environment (`--state-dir` is PODPLANE_STATE_DIR); the command line wins.
+"""The flags of podplane-controlplane and what they mean; podplane/options.py says where else they can be set.
 
-Pure but for reading the environment. Fails with argparse's own message and exit status 2.
+Reads the environment and the file of `--config`. Fails with argparse's own message and exit status 2.
 """
 
 from __future__ import annotations
@@ -10,13 +9,15 @@ import argparse
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from controlplane.tokens import ROLES
 from podplane.logging import FORMATS, LEVELS
+from podplane.metrics_server import METRICS_HELP, metrics_address
+from podplane.options import Flags, Options
 
 DEFAULT_STATE = "/var/lib/podplane/controlplane"
 _CLUSTER_CIDR = ipaddress.IPv4Network("10.244.0.0/16")
@@ -48,6 +49,8 @@ class Config:
     heartbeat: int = 3
     node_grace: int = 12
     toleration: int = 15
+    metrics: tuple[str, int] | None = None
+    """Host and port; None: no metrics are served."""
     log_level: str = "info"
     log_format: str = "text"
 
@@ -69,33 +72,11 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> a
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    options = Options(parser, environment)
     commands = parser.add_subparsers(dest="command", required=True, metavar="init | serve | token")
     for add in (_add_init, _add_serve, _add_token):
-        add(commands, _Flags(environment))
-    return parser.parse_args(argv)
-
-
-class _Flags:
-    """Adds flags whose default comes from the environment where it is set there."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-
-    def add(self, parser: argparse.ArgumentParser, flag: str, default: Any, help: str, **options: Any) -> None:
-        variable = "PODPLANE_" + flag.lstrip("-").replace("-", "_").upper()
-        value = self._environment.get(variable)
-        if value is not None and options.get("action") == "append":
-            default = [options["type"](part) for part in value.split(",") if part]
-        elif value is not None:
-            default = value
-        parser.add_argument(flag, default=default, help=f"{help} [{variable}]", **options)
-
-    def common(self, parser: argparse.ArgumentParser) -> None:
-        self.add(parser, "--state-dir", DEFAULT_STATE, f"directory of all state (default {DEFAULT_STATE})", type=Path)
-
-    def advertise(self, parser: argparse.ArgumentParser) -> None:
-        text = "address or name that clients use, for the server's certificate; may be repeated"
-        self.add(parser, "--advertise", [], text, type=_host, action="append", metavar="HOST")
+        add(commands, options)
+    return options.parse(argv)
 
 
 def _command(commands: Any, name: str, help: str, example: str) -> argparse.ArgumentParser:
@@ -109,40 +90,52 @@ def _command(commands: Any, name: str, help: str, example: str) -> argparse.Argu
     return parser
 
 
-def _add_init(commands: Any, flags: _Flags) -> None:
+def _common(flags: Flags) -> None:
+    flags.add("--state-dir", DEFAULT_STATE, "directory of all state", type=Path)
+
+
+def _advertise(flags: Flags) -> None:
+    text = "address or name that clients use, for the server's certificate; may be repeated"
+    flags.add("--advertise", [], text, type=_host, many=True, metavar="HOST")
+
+
+def _add_init(commands: Any, options: Options) -> None:
     text = "make the state directory, certificates, store and admin context; what exists is kept"
     parser = _command(commands, "init", text, "init --advertise 192.0.2.10 --context-file ~/.config/podplane/config")
-    flags.common(parser)
-    flags.advertise(parser)
+    flags = options.flags(parser)
+    _common(flags)
+    _advertise(flags)
     default = Path("~/.config/podplane/config").expanduser()
-    flags.add(parser, "--context-file", default, f"podctl's configuration to write (default {default})", type=Path)
-    flags.add(parser, "--context", "podplane", "name of the context in it (default podplane)")
-    flags.add(parser, "--server", None, "host:port that the context names (default first --advertise, port 7443)")
+    flags.add("--context-file", default, "podctl's configuration to write", type=Path)
+    flags.add("--context", "podplane", "name of the context in it")
+    flags.add("--server", None, "host:port that the context names (default first --advertise, port 7443)")
 
 
-def _add_serve(commands: Any, flags: _Flags) -> None:
+def _add_serve(commands: Any, options: Options) -> None:
     parser = _command(commands, "serve", "serve the API until SIGTERM", "serve --advertise 192.0.2.10")
-    flags.common(parser)
-    flags.advertise(parser)
-    add: Callable[..., None] = lambda *args, **options: flags.add(parser, *args, **options)  # noqa: E731
-    add("--listen", "0.0.0.0:7443", "address for people and programs (default 0.0.0.0:7443)", type=address)
-    add("--node-listen", "0.0.0.0:7444", "address for node agents (default 0.0.0.0:7444)", type=address)
+    flags = options.flags(parser)
+    _common(flags)
+    _advertise(flags)
     cidr = ipaddress.IPv4Network
-    add("--cluster-cidr", str(_CLUSTER_CIDR), "addresses of pods, a /24 a node (default 10.244.0.0/16)", type=cidr)
-    add("--service-cidr", str(_SERVICE_CIDR), "addresses of services (default 10.96.0.0/16)", type=cidr)
-    add("--heartbeat-seconds", "3", "time between heartbeats of an agent (default 3)", type=_positive)
-    add("--node-grace-seconds", "12", "silence after which a node is not ready (default 12)", type=_positive)
-    add("--toleration-seconds", "15", "time that pods stay on a lost node (default 15)", type=_positive)
-    add("--log-level", "info", "debug, info, warning or error (default info)", choices=LEVELS)
-    add("--log-format", "text", "text or json (default text)", choices=FORMATS)
+    flags.add("--listen", "0.0.0.0:7443", "address for people and programs", type=address)
+    flags.add("--node-listen", "0.0.0.0:7444", "address for node agents", type=address)
+    flags.add("--metrics-address", None, METRICS_HELP, type=metrics_address, metavar="HOST:PORT")
+    flags.add("--cluster-cidr", str(_CLUSTER_CIDR), "addresses of pods, a /24 a node", type=cidr)
+    flags.add("--service-cidr", str(_SERVICE_CIDR), "addresses of services", type=cidr)
+    flags.add("--heartbeat-seconds", "3", "time between heartbeats of an agent", type=_positive)
+    flags.add("--node-grace-seconds", "12", "silence after which a node is not ready", type=_positive)
+    flags.add("--toleration-seconds", "15", "time that pods stay on a lost node", type=_positive)
+    flags.add("--log-level", "info", "least severe level that is logged", choices=LEVELS)
+    flags.add("--log-format", "text", "form of the log lines", choices=FORMATS)
 
 
-def _add_token(commands: Any, flags: _Flags) -> None:
+def _add_token(commands: Any, options: Options) -> None:
     parser = _command(commands, "token", "print a new token", "token --user bob --role view --ttl 1h")
-    flags.common(parser)
-    flags.add(parser, "--user", None, "name of the person or program that gets the token")
-    flags.add(parser, "--role", None, "what it may do: view, edit or admin", choices=ROLES)
-    flags.add(parser, "--ttl", "1h", "how long it is good: 30s, 15m, 8h, 7d (default 1h)", type=duration)
+    flags = options.flags(parser)
+    _common(flags)
+    flags.add("--user", None, "name of the person or program that gets the token")
+    flags.add("--role", None, "what it may do", choices=ROLES)
+    flags.add("--ttl", "1h", "how long it is good: 30s, 15m, 8h, 7d", type=duration)
     parser.add_argument("--bootstrap", action="store_true", help="a token with which a node joins, and nothing else")
 
 
@@ -158,6 +151,7 @@ def config_of(options: argparse.Namespace) -> Config:
         heartbeat=options.heartbeat_seconds,
         node_grace=options.node_grace_seconds,
         toleration=options.toleration_seconds,
+        metrics=options.metrics_address,
         log_level=options.log_level,
         log_format=options.log_format,
     )
