@@ -35,6 +35,7 @@ from controlplane.api.paging import Pager
 from controlplane.commands import is_initialised, server_names, uninitialised
 from controlplane.config import Address, Config
 from controlplane.controllers import start_all
+from controlplane.metrics import describe
 from controlplane.nodes import NodeSettings, Sessions
 from controlplane.nodes.service import NodeService
 from controlplane.objects import Objects
@@ -47,6 +48,8 @@ from controlplane.store.sqlite import SqliteLog
 from controlplane.tokens import Tokens
 from podplane.errors import Unavailable
 from podplane.kinds import KINDS, POD
+from podplane.metrics import Registry
+from podplane.metrics_server import MetricsServer
 from podplane.tasks import TaskEnded, Tasks
 from podplane.v1 import batch_pb2, cluster_pb2, services_pb2, session_pb2
 
@@ -76,12 +79,16 @@ class ControlPlane:
         self.tasks = Tasks()
         times = NodeSettings(config.heartbeat, config.node_grace, config.cluster_cidr, config.service_cidr)
         self.sessions = Sessions(objects, times, self.tasks)
+        self.scheduler = Scheduler(objects)
+        self.metrics = Registry()
         self.gate = Gate(
-            Authenticator(Tokens(config.state / "tokens")), Authorizer(self.sessions.hub.placement)
+            Authenticator(Tokens(config.state / "tokens")), Authorizer(self.sessions.hub.placement), self.metrics
         )
+        describe(self.metrics, log, objects, self.gate, self.sessions, self.scheduler)
         self.port = 0
         self.node_port = 0
         self._server = grpc.aio.server(options=list(SERVER_OPTIONS))
+        self.metrics_server: MetricsServer | None = None
 
     @classmethod
     async def open(cls, config: Config) -> ControlPlane:
@@ -96,6 +103,8 @@ class ControlPlane:
         plane.gate.register(plane._server, plane.methods())
         try:
             plane._listen()
+            if config.metrics is not None:
+                plane.metrics_server = await MetricsServer.open(plane.metrics, *config.metrics)
         except BaseException:
             await log.close()
             raise
@@ -150,7 +159,7 @@ class ControlPlane:
         self.tasks.start(compaction.run(self.log), name="compaction")
         self.tasks.start(self.gate.run(), name="gate")
         self.tasks.start(self.sessions.run(), name="node-sessions")
-        self.tasks.start(Scheduler(self.objects).run(), name="scheduler")
+        self.tasks.start(self.scheduler.run(), name="scheduler")
         start_all(self.objects, self.sessions, self.config, self.tasks)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -171,6 +180,8 @@ class ControlPlane:
         await self.gate.end_streams(Unavailable("the control plane is stopping: connect again"))
         await self._server.stop(GRACE_SECONDS)
         await self.tasks.stop()
+        if self.metrics_server is not None:
+            await self.metrics_server.close()
         self.objects.cache.close()
         await self.log.close()
 

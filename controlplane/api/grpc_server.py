@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
@@ -24,6 +26,7 @@ from controlplane.api.access import RESOURCE, Rule, rule_for
 from controlplane.api.authn import Authenticator, Identity
 from controlplane.api.authz import Attempt, Authorizer
 from podplane.errors import GRPC_CODES, PodplaneError, Unauthenticated
+from podplane.metrics import Registry
 from podplane.tls import MAX_MESSAGE
 
 logger = logging.getLogger(__name__)
@@ -105,6 +108,7 @@ class _Open:
     """A stream that is open, so that it can be ended from outside with a reason."""
 
     identity: Identity
+    path: str
     task: asyncio.Task[Any]
     reason: PodplaneError | None = None
     writing: bool = False
@@ -131,9 +135,15 @@ class _Open:
 class Gate:
     """Stands before every handler."""
 
-    def __init__(self, authenticator: Authenticator, authorizer: Authorizer) -> None:
+    def __init__(self, authenticator: Authenticator, authorizer: Authorizer, registry: Registry) -> None:
         self._authenticator = authenticator
         self._authorizer = authorizer
+        self._requests = registry.counter(
+            "podplane_requests_total", "Calls that have ended, by gRPC status.", ("method", "code")
+        )
+        self._seconds = registry.histogram(
+            "podplane_request_seconds", "How long calls of one answer took.", ("method",)
+        )
         self._open: set[_Open] = set()
         self._closed: PodplaneError | None = None
 
@@ -163,6 +173,10 @@ class Gate:
         if streams:
             await asyncio.wait([stream.task for stream in streams], timeout=5)
 
+    def open_streams(self) -> dict[tuple[str, ...], float]:
+        """How many streams are open, by method."""
+        return dict(Counter((stream.path,) for stream in self._open))
+
     def _handler(self, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
         descriptor = method.descriptor
         deserialize = GetMessageClass(descriptor.input_type).FromString
@@ -180,13 +194,19 @@ class Gate:
         behaviour = cast("Callable[[Any, Call], Awaitable[Answer]]", method.behaviour)
 
         async def serve(request: Any, context: Any) -> Answer:
+            began = time.perf_counter()
             try:
                 call = self._admit(method, context)
                 if method.attempt is not None:
                     call.require(method.attempt(request))
-                return await behaviour(request, call)
-            except Exception as error:
-                await _abort(context, method, error)
+                answer = await behaviour(request, call)
+            except BaseException as error:
+                await self._fail(context, method, error)
+            else:
+                self._requests.add(method.path, "OK")
+                return answer
+            finally:
+                self._seconds.observe(time.perf_counter() - began, method.path)
 
         return serve
 
@@ -198,23 +218,34 @@ class Gate:
                 call = self._admit(method, context)
                 if method.attempt is not None:
                     call.require(method.attempt(request))
-                with self._opened(call) as stream:
+                with self._opened(call, method.path) as stream:
                     # Written by hand: a generator given to gRPC is not closed when its peer goes away.
                     async with contextlib.aclosing(cast(Any, behaviour(request, call))) as answers:
                         async for answer in answers:
                             await stream.write(context, answer)
-            except Exception as error:
-                await _abort(context, method, error)
+            except BaseException as error:
+                await self._fail(context, method, error)
+            self._requests.add(method.path, "OK")
 
         return serve
 
+    async def _fail(self, context: Any, method: Method, error: BaseException) -> NoReturn:
+        """End the call with the status that `error` means."""
+        if isinstance(error, grpc.aio.AbortError) or not isinstance(error, Exception):
+            self._requests.add(method.path, "CANCELLED")
+            raise error
+        code, words = status_of(error, method.path)
+        self._requests.add(method.path, code.name)
+        await context.abort(code, words)
+        raise AssertionError("abort returns never")
+
     @contextlib.contextmanager
-    def _opened(self, call: Call) -> Iterator[_Open]:
+    def _opened(self, call: Call, path: str) -> Iterator[_Open]:
         if self._closed is not None:
             raise self._closed
         task = asyncio.current_task()
         assert task is not None
-        stream = _Open(call.identity, task)
+        stream = _Open(call.identity, path, task)
         self._open.add(stream)
         try:
             yield stream
@@ -229,15 +260,6 @@ class Gate:
 
 def _serialize(answer: Answer) -> bytes:
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
-
-
-async def _abort(context: Any, method: Method, error: Exception) -> NoReturn:
-    """End the call with the status that `error` means."""
-    if isinstance(error, grpc.aio.AbortError):
-        raise error
-    code, words = status_of(error, method.path)
-    await context.abort(code, words)
-    raise AssertionError("abort returns never")
 
 
 def status_of(error: Exception, where: str) -> tuple[grpc.StatusCode, str]:

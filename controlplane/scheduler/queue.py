@@ -62,6 +62,12 @@ class Queue:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def depths(self) -> dict[str, int]:
+        """How many pods are where; `binding` are those that were popped."""
+        waiting = {item[-1].pod.uid for item in self._backoff if self._entries.get(item[-1].pod.uid) is item[-1]}
+        found = {"backoff": len(waiting), "unschedulable": len(self._unschedulable), "binding": len(self._popped)}
+        return {"active": len(self._entries) - sum(found.values()), **found}
+
     def set(self, pod: PodInfo) -> None:
         """A pod without a node was added or changed. A change of what it asks for is tried at once."""
         if not self.update(pod):

@@ -56,6 +56,10 @@ class Scheduler:
             self._tasks.create_task(self._recorder.run(), name="scheduler: events")
             await self._decide_all()
 
+    def depths(self) -> dict[str, int]:
+        """How many pods without a node are in which queue."""
+        return self._queue.depths()
+
     # What the watches say.
 
     def _load(self) -> None:

@@ -192,6 +192,10 @@ class WatchCache:
         shelf = self._shelves[kind.plural]
         return shelf.below(_prefix(kind, namespace))
 
+    def count(self, kind: Kind) -> int:
+        """How many objects of a kind there are."""
+        return len(self._shelves[kind.plural].keys)
+
     def watch(self, kind: Kind, after: int | None = None, namespace: str | None = None) -> Subscription:
         """Events after a revision; None: from now on, without a hole after a list in the same loop step.
 
