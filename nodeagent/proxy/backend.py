@@ -163,13 +163,15 @@ async def _run(command: list[str], text: str = "") -> str:
     except OSError as error:
         raise RulesUnavailable(f"cannot run {command[0]}: {error}") from error
     try:
-        out, err = await asyncio.wait_for(process.communicate(text.encode()), _DEADLINE)
+        # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the result.
+        async with asyncio.timeout(_DEADLINE):
+            out, err = await process.communicate(text.encode())
     except TimeoutError:
         raise RulesUnavailable(f"{command[0]} did not end within {_DEADLINE:g} s") from None
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            await process.communicate(b"")  # to its end, which closes the pipes as well
     if process.returncode == 0:
         return out.decode(errors="replace")
     words = err.decode(errors="replace").strip() or f"exit status {process.returncode}"

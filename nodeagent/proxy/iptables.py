@@ -7,13 +7,22 @@ no packet falls between. Fails with RulesRefused and RulesUnavailable; belief is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
 
-from nodeagent.proxy.backend import Backend, detect, others
+from nodeagent.proxy.backend import Backend, RulesRefused, RulesUnavailable, detect, others
+from nodeagent.proxy.changes import Changes
 from nodeagent.proxy.rules import JUMPS, Rules, Tables
 from nodeagent.proxy.text import Observed, parse, restore
 
 _NOTHING: Tables = {}
+_REST, _LONGEST_REST = 0.25, 5.0
+"""Seconds after a look, at least and at most, before others' changes are heard again."""
+_RACES = 3
+"""Times that rules are written before a refusal counts although somebody else changed rules meanwhile."""
+_SHARE = 10
+"""Somebody who changes rules of his own all the time makes us read ours for one part of this of one core's time."""
 
 
 class Iptables:
@@ -27,6 +36,7 @@ class Iptables:
         self._present: Observed | None = None
         self._fingerprint: tuple[int, ...] = ()
         self._spelled: dict[tuple[str, str], tuple[Rules, Rules]] = {}
+        self._changes: Changes | None = None
 
     @classmethod
     async def open(cls) -> Iptables:
@@ -36,22 +46,70 @@ class Iptables:
             await _clean(other)
         return cls(chosen)
 
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Call heard when somebody changes rules, until deafen(). Only nft tells. Raises RulesUnavailable."""
+        if self._changes is None and self.backend.flavour == "nft":
+            try:
+                self._changes = Changes(heard)
+            except OSError as error:
+                raise RulesUnavailable(f"cannot listen for changes of rules: {error}") from error
+
+    def deafen(self) -> None:
+        if self._changes is not None:
+            self._changes.close()
+            self._changes = None
+
+    @property
+    def certain(self) -> bool:
+        """Whether it is known what stands. If not, somebody changed rules while we did: look again."""
+        return self._present is not None
+
+    async def found(self) -> Tables:
+        """What of ours stands. Raises RulesRefused, RulesUnavailable."""
+        return (await self._standing()).tables
+
     async def apply(self, wanted: Tables) -> None:
         """Bring the kernel to wanted, writing only what differs. Raises RulesRefused, RulesUnavailable."""
-        present = self._present
-        if present is None or self.backend.fingerprint() != self._fingerprint:
-            present = await self._read()
-        text, touched = restore(present, wanted)
-        if text:
-            await self._write(text, len(touched), wanted)
-        self._wanted = wanted
+        with self._answering():
+            for tries in range(_RACES, 0, -1):
+                text, touched = restore(await self._standing(), wanted)
+                try:
+                    if text:
+                        await self._write(text, len(touched), wanted)
+                    break
+                except RulesRefused:
+                    # Somebody may have taken a rule that was to be replaced: then the fault is not in our rules.
+                    if tries == 1 or self.backend.fingerprint() == self._fingerprint:
+                        raise
+            self._wanted = wanted
+
+    async def _standing(self) -> Observed:
+        if self._present is None or self.backend.fingerprint() != self._fingerprint:
+            return await self._read()
+        return self._present
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Around a look: what was heard before is answered by it."""
+        if self._changes is None:
+            yield
+            return
+        self._changes.drain()
+        started, written = time.monotonic(), self.written
+        try:
+            yield
+        finally:
+            fruitless = time.monotonic() - started if self.written == written else 0.0
+            self._changes.resume(min(max(_REST, _SHARE * fruitless), _LONGEST_REST))
 
     async def _write(self, text: str, transactions: int, wanted: Tables) -> None:
         before = self.backend.fingerprint()
         undisturbed = before == self._fingerprint
         self._present = None  # until it is known what came of it
         self.written += text.count("\n")
-        await self.backend.apply(text)
+        with self._changes.deaf() if self._changes else contextlib.nullcontext():
+            await self.backend.apply(text)
+        # Only now: who changes rules from here on is heard.
         after = self.backend.fingerprint()
         # nft counts transactions, of which a restore makes one per table: any more were somebody else's.
         if undisturbed and (self.backend.flavour != "nft" or after[0] <= before[0] + transactions):
@@ -63,34 +121,39 @@ class Iptables:
 
         thorough: read them even if the fingerprint is the same.
         """
-        if self._present is not None and not thorough and self.backend.fingerprint() == self._fingerprint:
-            return False
-        present = await self._read()
-        text, touched = restore(present, self._wanted)
-        if not text:
-            return False
-        await self._write(text, len(touched), self._wanted)
-        await self._learn()
-        return True
+        with self._answering():
+            present = await (self._read() if thorough else self._standing())
+            text, touched = restore(present, self._wanted)
+            if not text:
+                return False
+            await self._write(text, len(touched), self._wanted)
+            await self._learn()
+            return True
 
     async def _learn(self) -> None:
         """Take note of rules that the kernel spells otherwise than we do, or each look would find them changed."""
-        observed = parse(await self.backend.saved())
+        observed = await self._observe()
         for table, chains in self._wanted.items():
             for chain, rules in chains.items():
                 found = observed.tables.get(table, {}).get(chain, ())
                 # The number tells a spelling from a rule that somebody took away just now.
                 if found != rules and len(found) == len(rules):
                     self._spelled[table, chain] = (rules, found)
-        self._present = None
+        self._present = self._in_our_words(observed)
 
     async def _read(self) -> Observed:
+        self._present = self._in_our_words(await self._observe())
+        return self._present
+
+    async def _observe(self) -> Observed:
         before = self.backend.fingerprint()
         found = parse(await self.backend.saved())
-        tables = {table: self._respelled(table, chains) for table, chains in found.tables.items()}
-        self._present = Observed(tables, found.jumps, found.strays)
         self._fingerprint = before  # a change during the reading shows as a difference at the next look
-        return self._present
+        return found
+
+    def _in_our_words(self, found: Observed) -> Observed:
+        tables = {table: self._respelled(table, chains) for table, chains in found.tables.items()}
+        return Observed(tables, found.jumps, found.strays)
 
     def _respelled(self, table: str, chains: Mapping[str, Rules]) -> dict[str, Rules]:
         spelled = ((chain, rules, self._spelled.get((table, chain))) for chain, rules in chains.items())

@@ -7,22 +7,21 @@ by halves where there is none. Fails with RulesRefused or RulesUnavailable where
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from nodeagent.proxy.adopt import owner
 from nodeagent.proxy.backend import RulesRefused, RulesUnavailable
 from nodeagent.proxy.rules import Part, Tables
 from nodeagent.proxy.services import ServicePort
 
-_COMMENT = re.compile(r'--comment "?([^" :]+)')
 _TRIES = 64
 """Refusals after which it is no longer a matter of single services."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one service has: its ports, and the rules that these make.
+    """What one service has: its ports (none: not known, the rules were found), and the rules that these make.
 
     source: the objects that this was made of; as long as they are the same ones, it need not be made again.
     """
@@ -56,19 +55,20 @@ class Isolator:
             try:
                 await self._try(trial)
             except RulesRefused as error:
-                owner = _owner(error.line, trial)
-                if owner is None or owner in errors:
+                key = _owner(error.line, trial)
+                if key is None or key in errors:
                     return await self._by_halves(standing, trial, errors)
-                errors[owner] = str(error)
-                _keep(trial, standing, owner)
+                errors[key] = str(error)
+                _keep(trial, standing, key)
             else:
                 return trial, errors
 
     async def _by_halves(
         self, standing: Entries, wanted: Entries, errors: dict[str, str]
     ) -> tuple[dict[str, Entry], dict[str, str]]:
-        current = dict(standing)
-        changed = sorted(key for key in {*standing, *wanted} if standing.get(key) is not wanted.get(key))
+        # Each trial is what stands but for one group: no service loses its rules to the search for a bad one.
+        current = {key: wanted[key] if _same(entry, wanted.get(key)) else entry for key, entry in standing.items()}
+        changed = sorted(key for key in {*standing, *wanted} if current.get(key) is not wanted.get(key))
         groups = [changed]
         while groups:
             group = groups.pop()
@@ -108,11 +108,15 @@ def _keep(entries: dict[str, Entry], source: Entries, key: str) -> None:
         entries.pop(key, None)
 
 
+def _same(one: Entry, other: Entry | None) -> bool:
+    return other is not None and one.part == other.part
+
+
 def _owner(line: str, entries: Entries) -> str | None:
     """The service that a line belongs to: by its chain, or by its comment in a chain that all share."""
     chain = line.lstrip(":").removeprefix("-A ").split(" ", 1)[0]
     for key, entry in entries.items():
         if chain in entry.part.chains:
             return key
-    found = _COMMENT.search(line)
-    return found[1] if found and found[1] in entries else None
+    found = owner(line)
+    return found if found in entries else None

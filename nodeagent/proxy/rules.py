@@ -23,7 +23,11 @@ PREFIX = "PODPLANE-"
 MARK = "0x2000/0x2000"
 """Says "masquerade me" between the nat chains; one bit, and not kube-proxy's 0x4000."""
 
-_SERVICES, _NODEPORTS, _POSTROUTING = f"{PREFIX}SERVICES", f"{PREFIX}NODEPORTS", f"{PREFIX}POSTROUTING"
+SERVICES, NODEPORTS = f"{PREFIX}SERVICES", f"{PREFIX}NODEPORTS"
+"""The chains of both tables in which services have their lines."""
+OWN_KINDS = ("SVC", "EXT", "SEP")
+"""The chains of one service are named PODPLANE-<kind>-<hash>."""
+_POSTROUTING = f"{PREFIX}POSTROUTING"
 _MARK_MASQ, _FORWARD, _INPUT = f"{PREFIX}MARK-MASQ", f"{PREFIX}FORWARD", f"{PREFIX}INPUT"
 _REFUSE = "-j REJECT --reject-with icmp-port-unreachable"
 _MASQUERADE = "-j MASQUERADE --random-fully"
@@ -40,12 +44,12 @@ class Jump:
 
 _PORTALS = '-m comment --comment "podplane service portals"'
 JUMPS = (
-    Jump("nat", "PREROUTING", f"{_PORTALS} -j {_SERVICES}"),
-    Jump("nat", "OUTPUT", f"{_PORTALS} -j {_SERVICES}"),
+    Jump("nat", "PREROUTING", f"{_PORTALS} -j {SERVICES}"),
+    Jump("nat", "OUTPUT", f"{_PORTALS} -j {SERVICES}"),
     Jump("nat", "POSTROUTING", f'-m comment --comment "podplane masquerade" -j {_POSTROUTING}'),
     Jump("filter", "INPUT", f'-m comment --comment "podplane node ports" -j {_INPUT}'),
     Jump("filter", "FORWARD", f'-m comment --comment "podplane forwarding" -j {_FORWARD}'),
-    Jump("filter", "OUTPUT", f"-m conntrack --ctstate NEW {_PORTALS} -j {_SERVICES}"),
+    Jump("filter", "OUTPUT", f"-m conntrack --ctstate NEW {_PORTALS} -j {SERVICES}"),
 )
 
 
@@ -93,16 +97,16 @@ def assemble(parts: Iterable[Part], pod_cidr: str, cluster_cidr: str) -> Tables:
         refused += item.refused
         refused_node_ports += item.refused_node_ports
     # Node ports come last, so that a service's own address wins where it is an address of the node as well.
-    last = f'-m comment --comment "node ports, after every cluster IP" -m addrtype --dst-type LOCAL -j {_NODEPORTS}'
+    last = f'-m comment --comment "node ports, after every cluster IP" -m addrtype --dst-type LOCAL -j {NODEPORTS}'
     nat |= {
-        _SERVICES: (*portals, last),
-        _NODEPORTS: tuple(node_ports),
+        SERVICES: (*portals, last),
+        NODEPORTS: tuple(node_ports),
         _MARK_MASQ: (f"-j MARK --set-xmark {MARK}",),
         _POSTROUTING: _postrouting(pod_cidr, cluster_cidr),
     }
     filters = {
-        _SERVICES: tuple(refused),
-        _NODEPORTS: tuple(refused_node_ports),
+        SERVICES: tuple(refused),
+        NODEPORTS: tuple(refused_node_ports),
         _INPUT: _input(),
         _FORWARD: _forward(cluster_cidr),
     }
@@ -161,13 +165,13 @@ def _input() -> Rules:
     guard = '-m comment --comment "node ports answer on localhost: keep others out of it"'
     return (
         f"! -s 127.0.0.0/8 -d 127.0.0.0/8 {guard} -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP",
-        f"-m conntrack --ctstate NEW -j {_NODEPORTS}",
+        f"-m conntrack --ctstate NEW -j {NODEPORTS}",
     )
 
 
 def _forward(cluster_cidr: str) -> Rules:
     return (
-        f"-m conntrack --ctstate NEW -j {_SERVICES}",
+        f"-m conntrack --ctstate NEW -j {SERVICES}",
         # A late packet of a closed connection would leave with an address that was never translated back.
         "-m conntrack --ctstate INVALID -j DROP",
         "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",

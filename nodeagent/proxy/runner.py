@@ -1,6 +1,7 @@
 """When the rules are worked on: soon after a change, not too often, again after a failure, and now and then anyway.
 
     trigger ──► work at once, if the last time was long enough ago; changes meanwhile are one more time of work
+    suspect ──► look at once, likewise; it puts off no work that is owed
     failure ──► work again after a pause that doubles up to a bound
     nothing ──► look every so often
 
@@ -10,16 +11,21 @@ Owns time and nothing else. Model: kube-proxy's bounded frequency runner.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds. interval: at least this from one start of work to the next. look: at most this between looks."""
+    """Seconds. interval: at least this from one start of work to the next. look: at most this between looks.
+
+    rest: at most this after work that took long, so that many services do not take a whole core.
+    """
 
     interval: float = 0.05
-    look: float = 1.0
+    look: float = 5.0
+    rest: float = 1.0
     retry: float = 0.5
     retry_bound: float = 5.0
 
@@ -30,30 +36,44 @@ class Runner:
     def __init__(self, work: Callable[[bool], Awaitable[bool]], pace: Pace) -> None:
         self._work = work
         self._pace = pace
-        self._wanted = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._asked = False
 
     def trigger(self) -> None:
         """Ask for work. Asking again before it begins changes nothing."""
-        self._wanted.set()
+        self._asked = True
+        self._woken.set()
+
+    def suspect(self) -> None:
+        """Ask for a look: somebody may have changed the rules."""
+        self._woken.set()
 
     async def run(self) -> None:
         """Work until cancelled; what work raises ends it."""
         loop = asyncio.get_running_loop()
-        pause = self._pace.retry
-        owed = False
+        pause, owed = self._pace.retry, False
+        due = loop.time() + self._pace.look
         while True:
-            await self._wait(pause if owed else self._pace.look)
-            changed = self._wanted.is_set() or owed
-            self._wanted.clear()
+            await self._wait(due - loop.time())
             started = loop.time()
-            owed = not await self._work(changed)
-            pause = min(2 * pause, self._pace.retry_bound) if owed else self._pace.retry
-            # As long a rest as the work took, within bounds, so that many services do not take a whole core.
+            changed = self._asked or (owed and started >= due)
+            self._woken.clear()
+            self._asked = False
+            done = await self._work(changed)
+            # As long a rest as the work took, within bounds.
             took = loop.time() - started
-            await asyncio.sleep(max(self._pace.interval - took, min(took, self._pace.look)))
+            await asyncio.sleep(max(self._pace.interval - took, min(took, self._pace.rest)))
+            if not done:
+                pause = min(2 * pause, self._pace.retry_bound)
+            elif changed or not owed:
+                pause = self._pace.retry
+            else:
+                continue  # a look went well: what is owed stays due when it was
+            owed = not done
+            due = loop.time() + (pause if owed else self._pace.look)
 
     async def _wait(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._wanted.wait(), seconds)
-        except TimeoutError:
-            return
+        # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()

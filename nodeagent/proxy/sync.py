@@ -3,7 +3,7 @@
 Owns the iptables mode's state: what was asked for, what each service has in the kernel, and the connections to forget.
 Never decides what a rule is (rules.py) nor how it gets into the kernel (iptables.py). A service that cannot be
 programmed keeps the rules it had, is reported, and holds up no other. What fails is tried again; what others changed
-is mended within a second or two. Stopping the task leaves the rules working.
+is mended as soon as the kernel tells of it, or within a look's interval. Stopping the task leaves the rules working.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodeagent.proxy import conntrack
+from nodeagent.proxy import adopt, conntrack
 from nodeagent.proxy.backend import RulesRefused, RulesUnavailable
 from nodeagent.proxy.iptables import Iptables
 from nodeagent.proxy.isolate import Entry, Isolator
@@ -94,7 +94,11 @@ class ProxySync:
 
     async def run(self) -> None:
         """Program what is asked for and keep it, until cancelled."""
-        await self._runner.run()
+        try:
+            await self._runner.run()
+        finally:
+            if self._iptables is not None:
+                self._iptables.deafen()
 
     async def cleanup(self) -> None:
         """Remove every rule of ours and give the kernel setting back. Raises RulesRefused, RulesUnavailable, OSError.
@@ -102,23 +106,24 @@ class ProxySync:
         For after run() has ended, or where it never ran.
         """
         self._asked = None
-        await (self._iptables or await Iptables.open()).cleanup()
-        self._standing.clear()
-        sysctl.restore(self._saved)
+        try:
+            sysctl.restore(self._saved)  # before the rule goes that keeps others out of 127.0.0.1
+        finally:
+            await (self._iptables or await Iptables.open()).cleanup()
+            self._standing.clear()
 
     async def _work(self, changed: bool) -> bool:
         asked, ranges = self._asked, self._ranges
         if asked is None or ranges is None:
             return True
         try:
-            if not changed:
-                await self._look()
-                return True
-            refused = await self._program(asked, ranges)
+            refused = await self._program(asked, ranges) if changed else await self._look()
         except (RulesRefused, RulesUnavailable, OSError) as error:
             log.warning("cannot program the services: %s", error)
             self._report(str(error))
             return False
+        if self._iptables is not None and not self._iptables.certain:
+            self._runner.suspect()
         return not refused
 
     def _report(self, error: str) -> None:
@@ -127,9 +132,12 @@ class ProxySync:
 
     async def _program(self, asked: _Asked, ranges: _Ranges) -> bool:
         """Bring the kernel to what is asked; returns whether something was refused that is worth another try."""
-        wanted, errors = self._entries(asked, ranges)
         if self._iptables is None:
-            self._iptables = await Iptables.open()
+            iptables = await Iptables.open()
+            self._standing = {key: Entry((), found) for key, found in adopt.parts(await iptables.found()).items()}
+            self._iptables = iptables
+        self._iptables.listen(self._runner.suspect)
+        wanted, errors = self._entries(asked, ranges)
         before = self._standing
         isolator = Isolator(self._iptables.apply, lambda parts: assemble(parts, ranges.pod_cidr, ranges.cluster_cidr))
         self._standing, refused = await isolator.apply(before, wanted)
@@ -146,7 +154,8 @@ class ProxySync:
         slices = slices_by_service(asked.slices)
         entries: dict[str, Entry] = {}
         errors: dict[str, str] = {}
-        for service in asked.services:
+        # In one order always: rules that only change places are written anew.
+        for service in sorted(asked.services, key=key_of):
             key = key_of(service)
             old = self._standing.get(key)
             if missing := unsupported(service):
@@ -185,15 +194,16 @@ class ProxySync:
         self._stale.clear()
         return {}
 
-    async def _look(self) -> None:
-        """Mend what others have changed."""
+    async def _look(self) -> bool:
+        """Mend what others have changed; returns False, since nothing is refused that stood before."""
         if self._iptables is None:
-            return
+            return False
         now = asyncio.get_running_loop().time()
         thorough = self._iptables.backend.flavour == "legacy" and now - self._read_at > _THOROUGH
         self._read_at = now if thorough else self._read_at
         if await self._iptables.verify(thorough=thorough):
             log.warning("the service rules were changed by somebody else and are mended")
+        return False
 
     def _open_localhost(self) -> dict[str, str]:
         """Let a node port answer on 127.0.0.1: once the rule stands that keeps other hosts out of it."""

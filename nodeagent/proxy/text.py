@@ -14,6 +14,8 @@ from nodeagent.proxy.rules import JUMPS, PREFIX, Jump, Rules, Tables
 
 # By where they lead: another release of iptables may print the rest of the rule otherwise.
 _JUMPS = {(jump.table, jump.chain, jump.rule.split()[-1]): jump for jump in JUMPS}
+_LONG, _FEW = 32, 16
+"""Rules in a chain, and changes of them, that make single changes cheaper than to write the chain anew."""
 _LINE = re.compile(r"line:? (\d+)")
 
 
@@ -65,25 +67,44 @@ def restore(present: Observed, wanted: Tables) -> tuple[str, Tables]:
     """Write the input of `iptables-restore --noflush` that leads from present to wanted, touching nothing else.
 
     Returns it ("" where nothing differs) and what it touches. No wanted tables at all: everything of ours goes.
+    nat comes before filter: its rules are those that can be refused, and then filter is as it was, too.
     """
     text, touched = "", {}
-    for table in sorted({*present.tables, *wanted, *(jump.table for jump in (*present.jumps, *present.strays))}):
+    tables = {*present.tables, *wanted, *(jump.table for jump in (*present.jumps, *present.strays))}
+    for table in sorted(tables, reverse=True):
         old, new = present.tables.get(table, {}), wanted.get(table, {})
         changed = {chain: rules for chain, rules in new.items() if old.get(chain) != rules}
         gone = [chain for chain in old if chain not in new]
         bases = _bases(present, table, bool(new))
         if changed or gone or bases:
-            text += _table(table, changed, gone, bases)
+            text += _table(table, old, changed, gone, bases)
             touched[table] = changed | dict.fromkeys(gone, Rules())
     return text, touched
 
 
-def _table(table: str, changed: Mapping[str, Rules], gone: list[str], bases: list[str]) -> str:
+def _table(
+    table: str, old: Mapping[str, Rules], changed: Mapping[str, Rules], gone: list[str], bases: list[str]
+) -> str:
+    edits = {chain: found for chain, rules in changed.items() if (found := _edits(chain, old.get(chain, ()), rules))}
+    whole = {chain: rules for chain, rules in changed.items() if chain not in edits}
     # A declared chain is emptied, or made; only then may it go, or be jumped to.
-    lines = [f"*{table}", *(f":{chain} - [0:0]" for chain in (*changed, *gone)), *bases]
-    lines += [f"-A {chain} {rule}" for chain, rules in changed.items() for rule in rules]
+    lines = [f"*{table}", *(f":{chain} - [0:0]" for chain in (*whole, *gone)), *bases]
+    lines += [f"-A {chain} {rule}" for chain, rules in whole.items() for rule in rules]
+    lines += [line for found in edits.values() for line in found]
     lines += [f"-X {chain}" for chain in gone]
     return "\n".join([*lines, "COMMIT", ""])
+
+
+def _edits(chain: str, old: Rules, new: Rules) -> list[str]:
+    """The changes of single rules in a long chain; none where it is better written anew: many, or in another order."""
+    before, after = set(old), set(new)
+    gone, added = before - after, after - before
+    if len(old) < _LONG or len(gone) + len(added) > _FEW or len(before) < len(old) or len(after) < len(new):
+        return []
+    if [rule for rule in old if rule in after] != [rule for rule in new if rule in before]:
+        return []
+    lines = [f"-D {chain} {rule}" for rule in old if rule in gone]
+    return lines + [f"-I {chain} {place} {rule}" for place, rule in enumerate(new, 1) if rule in added]
 
 
 def _bases(present: Observed, table: str, wanted: bool) -> list[str]:

@@ -1,0 +1,88 @@
+"""Hears that somebody changed the node's nftables rules: netlink's notifications, on the event loop.
+
+    first message, or more than the buffer holds (ENOBUFS) ──► heard(), then deaf, however much comes
+    drain(), a look, resume() ──► hears again; what came after drain() is heard at once
+
+Owns one socket of the namespace that it was opened in. Never says what has changed, and reads no message: rules'
+generation tells whether anything did (backend.py). So a flood costs a wake-up for each resume() and no more. Opening
+it fails with OSError. Source: linux/netfilter/nfnetlink.h, NFNLGRP_NFTABLES.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Iterator
+
+_NETLINK_NETFILTER = 12
+_NFNLGRP_NFTABLES = 7
+_SOL_NETLINK = 270
+_JOIN, _LEAVE = 1, 2  # NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP
+
+
+class Changes:
+    """For use on one loop's thread. heard must not block."""
+
+    def __init__(self, heard: Callable[[], None]) -> None:
+        self._heard = heard
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
+        try:
+            self._socket.bind((0, 0))
+            self._membership(_JOIN)
+            self._listen()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def close(self) -> None:
+        self._stop()
+        self._socket.close()
+
+    def drain(self) -> None:
+        """Throw away what has come so far: a look that begins now sees all of it."""
+        while True:
+            try:
+                self._socket.recv(1)  # a datagram is gone however little of it is read
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+
+    def resume(self, rest: float) -> None:
+        """Hear again after a rest of so many seconds; nothing to do where nothing was heard."""
+        if self._timer is None and not self._listening:
+            self._timer = self._loop.call_later(rest, self._listen)
+
+    @contextlib.contextmanager
+    def deaf(self) -> Iterator[None]:
+        """For our own changes: a transaction is slower if the kernel must tell somebody of each rule in it."""
+        self._membership(_LEAVE)
+        try:
+            yield
+        finally:
+            self._membership(_JOIN)
+
+    def _listen(self) -> None:
+        self._timer = None
+        self._listening = True
+        self._loop.add_reader(self._socket, self._on_readable)
+
+    def _stop(self) -> None:
+        self._listening = False
+        self._loop.remove_reader(self._socket)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_readable(self) -> None:
+        self._stop()
+        self._heard()
+
+    def _membership(self, option: int) -> None:
+        self._socket.setsockopt(_SOL_NETLINK, option, _NFNLGRP_NFTABLES)
