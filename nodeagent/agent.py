@@ -22,11 +22,13 @@ from nodeagent.network_follower import NetworkFollower
 from nodeagent.node_status import Machine
 from nodeagent.pods.addresses import Addresses
 from nodeagent.pods.clock import Clock
+from nodeagent.pods.disk import Disk
 from nodeagent.pods.journal import Journal
+from nodeagent.pods.kept import KeptPods
 from nodeagent.pods.manager import Pods
 from nodeagent.pods.objects import Objects
 from nodeagent.pods.outbox import Outbox
-from nodeagent.pods.recovery import read_specs, recover
+from nodeagent.pods.recovery import recover
 from nodeagent.pods.tools import NodeFacts, Tools
 from nodeagent.proxy.sync import ProxySync
 from nodeagent.receiver import FrameReceiver
@@ -34,13 +36,15 @@ from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.detection import RuntimeNotReady
 from nodeagent.runtime.fields import PodFacts
 from nodeagent.runtime.images import ImageStore
+from nodeagent.runtime.rotation import LogRotator
 from nodeagent.runtime.volumes import Volumes
+from nodeagent.sandbox import namespaces
 from nodeagent.sandbox.network import Network
 from nodeagent.sandbox.sandboxes import Sandboxes, SandboxFailure
 from nodeagent.session import Session
 from nodeagent.streams import Streams
 from podplane.tasks import TaskEnded, Tasks
-from podplane.v1.session_pb2 import PodTrace, ProxyReport, Welcome
+from podplane.v1.session_pb2 import ProxyReport, Welcome
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,8 @@ NODE_REPORT = 60.0
 NODE_LOOK = 5.0
 RUNTIME_RETRY = 10.0
 RENEW_RETRY = 60.0
+LAST_WORDS = 1.0
+"""Seconds for what is still to be said (an event about the pod that failed) when the agent ends by a failure."""
 
 
 class Agent:
@@ -65,6 +71,7 @@ class Agent:
         self._outbox = Outbox(self._facts, self._clock)
         self._objects = Objects(config.paths)
         self._addresses = Addresses()
+        self._disk = Disk()
         self._images = ImageStore(config.paths.state, config.paths.run, registries_conf=config.registries_conf)
         self._runtime: ContainerRuntime | None = None
         self._runtime_problem: str | None = "the container runtime is being tried"
@@ -80,11 +87,9 @@ class Agent:
         """Until `stop` is set. Raises TaskEnded."""
         self._objects.load()
         self._addresses.cidr = self._receiver.membership.pod_cidr
-        specs = read_specs(self._config.paths)
-        self._receiver.traces = lambda: [
-            PodTrace(uid=uid, namespace=pod.metadata.namespace, name=pod.metadata.name, phase=pod.status.phase)
-            for uid, pod in specs.items()
-        ]
+        kept = KeptPods(self._config.paths)
+        specs = kept.read()
+        self._receiver.traces = lambda: [kept.trace(pod, pod.status.phase) for pod in specs.values()]
         self._proxy.on_programmed(self._programmed)
         self._tasks.start(self._follower.run(), name="network follower")
         self._tasks.start(self._proxy.run(), name="proxy")
@@ -103,6 +108,7 @@ class Agent:
         try:
             await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
             if failed.done():
+                await self._outbox.emptied(LAST_WORDS)
                 failed.result()
         finally:
             for waiter in (stopped, failed):
@@ -150,6 +156,9 @@ class Agent:
         pods = Pods(tools, self._outbox, self._tasks, self._machine.allocatable)
         await recover(tools, pods)
         self._tasks.start(pods.route_exits(), name="exits")
+        self._tasks.start(pods.save_waiting(), name="specs that wait")
+        rotator = LogRotator(runtime.living_logs, runtime.reopen_log)
+        self._tasks.start(rotator.run(), name="log rotation")
         streams = Streams(pods, self._outbox, self._tasks, self._config.paths.state)
         self._receiver.ready(pods, streams)
 
@@ -169,6 +178,7 @@ class Agent:
             volumes=Volumes(paths.state, paths.run, host_path_allow=self._config.host_path_allow, facts=downward),
             reports=self._outbox,
             network_problem=self._network_problem,
+            disk=self._disk,
         )
 
     # ── the node ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -196,7 +206,8 @@ class Agent:
         """At connect, on change, and once a minute."""
         while True:
             left = await asyncio.to_thread(node_status.pressure, self._config.paths.state)
-            found = tuple(node_status.conditions(left, self._runtime_problem, self._network_problem()))
+            problems = self._runtime_problem, self._network_problem(), self._disk.problem
+            found = tuple(node_status.conditions(left, *problems))
             now = self._clock.now()
             if found != self._said or now - self._said_at >= NODE_REPORT:
                 self._said, self._said_at = found, now
@@ -240,6 +251,7 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     config.paths.make()
+    namespaces.ensure_private(config.paths.run)
     held = lock(config.paths.lock)
     try:
         identity = await _unless(stop, identify(config))

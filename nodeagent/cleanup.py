@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from nodeagent.config import Config
 from nodeagent.joining import CannotStart, lock
 from nodeagent.paths import Paths
-from nodeagent.pods.recovery import read_specs
+from nodeagent.pods.kept import read_specs
 from nodeagent.proxy.backend import RulesRefused, RulesUnavailable
 from nodeagent.proxy.sync import ProxySync
 from nodeagent.runtime.cgroups import Cgroups

@@ -120,11 +120,17 @@ def pressure(state: Path) -> Pressure:
     )
 
 
-def conditions(left: Pressure, runtime: str | None, network: str | None) -> Iterator[tuple[str, str, str, str]]:
-    """(type, status, reason, message). runtime, network: why each is not ready; None where it is. Pure."""
+def conditions(
+    left: Pressure, runtime: str | None, network: str | None, disk_problem: str = ""
+) -> Iterator[tuple[str, str, str, str]]:
+    """(type, status, reason, message). runtime, network: why each is not ready; None where it is. Pure.
+
+    disk_problem: why the state directory takes no writes, whatever its filesystem's numbers say (a quota).
+    """
     memory = left.memory_available < EVICTION_MEMORY
     yield _pressure("MemoryPressure", memory, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory", "memory")
     disk = left.disk_free < EVICTION_DISK * left.disk_size or left.inodes_free < EVICTION_INODES * left.inodes
+    disk = disk or bool(disk_problem)
     yield _pressure("DiskPressure", disk, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", "disk")
     pids = left.pids_max - left.pids < EVICTION_PIDS * left.pids_max
     yield _pressure("PIDPressure", pids, "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "PID")

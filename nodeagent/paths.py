@@ -74,18 +74,28 @@ class Paths:
 
 
 def replace(path: Path, data: bytes, mode: int = 0o600, *, sync: bool = False) -> None:
-    """Put `data` at `path` whole or not at all; `sync` for what must survive power loss."""
+    """Put `data` at `path` whole or not at all; `sync` for what must survive power loss. Raises OSError."""
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
-        os.write(descriptor, data)
+        _write_all(descriptor, data)
         if sync:
             os.fsync(descriptor)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
     os.replace(temporary, path)
     if sync:
         _sync_directory(path.parent)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    # On a disk that is nearly full the first write takes a part, and only the next one fails.
+    written = 0
+    while written < len(data):
+        written += os.write(descriptor, data[written:])
 
 
 def _sync_directory(directory: Path) -> None:

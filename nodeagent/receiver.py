@@ -19,6 +19,7 @@ from nodeagent import membership
 from nodeagent.membership import Membership
 from nodeagent.node_status import boot_id, version
 from nodeagent.paths import Paths
+from nodeagent.pods.kept import Origin
 from nodeagent.pods.manager import Pods
 from nodeagent.pods.objects import Objects
 from nodeagent.pods.outbox import Outbox
@@ -107,8 +108,13 @@ class FrameReceiver:
         elif kind not in ("heartbeat", "probe", None):
             await self._change(frame)
 
+    async def _parts(self) -> tuple[Pods, Streams]:
+        pods, streams = await asyncio.shield(self._ready)
+        pods.origin = Origin(self._welcome.clusterID, self._welcome.epoch)
+        return pods, streams
+
     async def _end_snapshot(self, revision: int) -> None:
-        pods, _ = await asyncio.shield(self._ready)
+        pods, _ = await self._parts()
         snapshot, self._snapshot = self._snapshot or _Snapshot(), None
         authoritative = self.membership.rules_over(self._welcome, revision)
         self._objects.replace_all(snapshot.objects, authoritative=authoritative)
@@ -120,7 +126,7 @@ class FrameReceiver:
     async def _change(self, frame: ControlFrame) -> None:
         if self._snapshot is not None and self._collect(frame, self._snapshot):
             return
-        pods, streams = await asyncio.shield(self._ready)
+        pods, streams = await self._parts()
         kind = frame.WhichOneof("frame")
         if kind == "bind":
             pods.put(frame.bind)
@@ -150,8 +156,16 @@ class FrameReceiver:
         new = self.membership.seen(self._welcome, revision)
         if new != self.membership:
             self.membership = new
-            membership.save(self._paths.cluster, new)
+            self._save()
         self._outbox.acknowledge(revision)
+
+
+    def _save(self) -> None:
+        try:
+            membership.save(self._paths.cluster, self.membership)
+        except OSError as error:
+            # An older file is safe: it makes the next snapshot rule over less.
+            log.warning("cannot keep what is known of the cluster: %s", error)
 
 
 def digest_of(versions: Mapping[str, str]) -> str:

@@ -27,7 +27,7 @@ EFFECTS = (
     "kill-container",
     "remove-container",
 )
-OTHERS = ("journal", "report-status", "report-gone", "forget")
+OTHERS = ("keep-spec", "journal", "report-status", "report-gone", "forget")
 NAMES = tuple(f"{name}:{side}" for name in (*EFFECTS, *OTHERS) for side in ("before", "after"))
 
 

@@ -6,7 +6,7 @@ of a file says which boot it is of.
 
 Never: decides anything, or reads a spec. A torn or corrupt tail is noticed by its checksum, set aside beside the file
 with the suffix .torn and reported; what was before it is used. An I/O error (disk full) is raised: the effect that
-was to follow is then not done.
+was to follow then waits.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ def frames(data: bytes) -> Iterator[tuple[int, Record]]:
         yield at, json.loads(payload)
 
 
+class NotDurable(OSError):
+    """The state is written down for this boot, but not for what comes after a power loss."""
+
+
 class JournalFile:
     """One file: an append, a compaction, what it held when it was opened. `records`: uid -> newest record."""
 
@@ -63,6 +67,7 @@ class JournalFile:
         self.previous_boot = ""
         self.records: dict[str, Record] = {}
         self._size = 0
+        self._compact_at = _COMPACT_AT
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._load()
 
@@ -85,14 +90,26 @@ class JournalFile:
                 os.ftruncate(self._file, 0)
                 self._size = 0
                 self.records.clear()
+            self._begin_boot()
+
+    def _begin_boot(self) -> None:
+        try:
             self._write(frame({"boot": self.boot, "version": VERSION}))
+        except OSError as error:
+            if not self._outlives_boot:
+                raise
+            # A full disk: that there was a reboot is known by the other file, which is in memory.
+            log.warning("cannot write to journal %s: %s", self.path, error)
 
     def _set_aside(self, tail: bytes, good: int) -> None:
         aside = self.path.with_name(self.path.name + ".torn")
-        aside.write_bytes(tail)
-        aside.chmod(0o600)
+        try:
+            aside.write_bytes(tail)
+            aside.chmod(0o600)
+            log.warning("journal %s is torn: %d bytes set aside in %s", self.path, len(tail), aside)
+        except OSError as error:
+            log.warning("journal %s is torn: %d bytes are lost: cannot set them aside: %s", self.path, len(tail), error)
         os.ftruncate(self._file, good)
-        log.warning("journal %s is torn: %d bytes set aside in %s", self.path, len(tail), aside)
 
     def append(self, uid: str, state: Record | None) -> None:
         """Write the newest state of a pod; None forgets it."""
@@ -101,8 +118,8 @@ class JournalFile:
         else:
             self.records[uid] = state
         self._write(frame({"uid": uid, "state": state}))
-        if self._size > _COMPACT_AT:
-            self.compact()
+        if self._size > self._compact_at:
+            self._try_to_compact()
 
     def _write(self, data: bytes) -> None:
         written = 0
@@ -118,9 +135,23 @@ class JournalFile:
         """Everything appended so far is on the disk when this returns."""
         os.fdatasync(self._file)
 
+    def _try_to_compact(self) -> None:
+        """The record is written: that the file cannot be made smaller now (a full disk) is no failure of it."""
+        try:
+            self.compact()
+            self._compact_at = _COMPACT_AT
+        except OSError as error:
+            log.warning("cannot compact journal %s: %s", self.path, error)
+            self._temporary.unlink(missing_ok=True)
+            self._compact_at = self._size + _COMPACT_AT
+
+    @property
+    def _temporary(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.new")
+
     def compact(self) -> None:
-        """Replace the file by one with the newest record of each pod."""
-        temporary = self.path.with_name(f".{self.path.name}.new")
+        """Replace the file by one with the newest record of each pod. Raises OSError."""
+        temporary = self._temporary
         content = frame({"boot": self.boot, "version": VERSION}) + b"".join(
             frame({"uid": uid, "state": state}) for uid, state in self.records.items()
         )
@@ -164,23 +195,38 @@ class Journal:
         return {**durable_records, **self._boot.records}
 
     async def record(self, state: PodState) -> None:
-        """Write the state down; where something of it must survive power loss, it is on the disk on return."""
+        """Write the state down; where something of it must survive power loss, it is on the disk on return.
+
+        Raises NotDurable where only that failed (the state is safe until power is lost), else OSError; done again, it
+        writes all of it again, so that what a failed sync dropped is not missed.
+        """
         failpoints.hit("journal:before")
         record = encode(state)
         self._boot.append(state.uid, record)
         kept = durable(state)
         if self._kept.get(state.uid) != kept:
-            self._durable.append(state.uid, record)
-            await self._sync()
+            await self._keep(state.uid, record)
             self._kept[state.uid] = kept
         failpoints.hit("journal:after")
 
+    async def _keep(self, uid: str, record: Record) -> None:
+        try:
+            self._durable.append(uid, record)
+            await self._sync()
+        except OSError as error:
+            raise NotDurable(error.errno, f"cannot write to journal {self._durable.path}: {error.strerror}") from error
+
     def forget(self, uid: str) -> None:
-        """Nothing of the pod is left. Not synced: forgetting twice does no harm."""
+        """Nothing of the pod is left. Not synced, and no failure where it cannot be written: a record without a spec
+        is cleared away by the next agent, and forgetting twice does no harm."""
         self._kept.pop(uid, None)
         for file in (self._boot, self._durable):
-            if uid in file.records:
+            if uid not in file.records:
+                continue
+            try:
                 file.append(uid, None)
+            except OSError as error:
+                log.warning("cannot write to journal %s that pod %s is gone: %s", file.path, uid, error)
 
     async def _sync(self) -> None:
         """Group commit: who comes while a sync runs waits for the next one, together with all others."""

@@ -1,20 +1,21 @@
 """Every pod of the node: a worker each, from bind to its last trace.
 
-Owns which pods there are, the kept specs (state/pods/<uid>.pb) and the routing of exits. Level-triggered: being told
-the same twice changes nothing. Never steps a machine itself. A pod is forgotten only when its object is gone and the
-node has no trace of it; until then its newest status is reported again on every connection.
+Owns which pods there are and the routing of exits. Level-triggered: being told the same twice changes nothing. Never
+steps a machine itself. A pod is forgotten only when its object is gone and the node has no trace of it; until then its
+newest status is reported again on every connection. A pod whose spec cannot be kept (kept.py; a full disk) waits.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
-from nodeagent.paths import Paths, replace
 from nodeagent.pods import failpoints
+from nodeagent.pods.disk import RETRY
 from nodeagent.pods.events import Event, PodAdmitted, PodRefused
+from nodeagent.pods.kept import UNKNOWN, KeptPods
 from nodeagent.pods.objects import Key
 from nodeagent.pods.outbox import Outbox
 from nodeagent.pods.resources import Refusal, admit
@@ -46,6 +47,10 @@ class Pods:
         self._gone: dict[str, PodState] = {}
         self._unbound: set[str] = set()
         self._versions: dict[str, str] = {}
+        self._unsaved: dict[str, Pod] = {}
+        self.kept = KeptPods(tools.paths)
+        self.origin = UNKNOWN
+        """The cluster and epoch that speak now: what they bind is theirs."""
         tools.objects.listen(self._object_changed)
 
     # ── what recovery brings ─────────────────────────────────────────────────────────────────────────────────
@@ -79,17 +84,39 @@ class Pods:
         uid = pod.metadata.uid
         self._versions[uid] = pod.metadata.resourceVersion
         self._unbound.discard(uid)
-        if uid in self._gone:
-            return
         worker = self._workers.get(uid)
-        if worker is not None:
-            if worker.update(pod):
-                self._keep(pod)
-            return
-        self._begin(pod)
+        is_new = worker is None and uid not in self._gone
+        changed = worker.update(pod) if worker is not None else is_new
+        if changed or self.kept.origin(uid) != self.origin:
+            self._save(pod)
+        if is_new and uid not in self._unsaved:
+            self._begin(pod)
+
+    def _save(self, pod: Pod) -> None:
+        uid = pod.metadata.uid
+        try:
+            failpoints.hit("keep-spec:before")
+            self.kept.keep(pod, self.origin)
+            failpoints.hit("keep-spec:after")
+        except OSError as error:
+            self._tools.disk.failed(f"the spec of pod {pod.metadata.namespace}/{pod.metadata.name}", error)
+            self._unsaved[uid] = pod
+        else:
+            self._tools.disk.worked()
+            self._unsaved.pop(uid, None)
+
+    async def save_waiting(self) -> None:
+        """Until cancelled: keep what could not be kept as soon as the disk takes it, and begin what waited for that."""
+        while True:
+            await asyncio.sleep(RETRY)
+            for uid, pod in list(self._unsaved.items()):
+                self._save(pod)
+                if uid in self._unsaved:
+                    break
+                if uid not in self._workers and uid not in self._gone:
+                    self._begin(pod)
 
     def _begin(self, pod: Pod) -> None:
-        self._keep(pod)
         state = new_state(pod)
         refusal = self._refusal(pod)
         now = self._tools.clock.now()
@@ -106,6 +133,7 @@ class Pods:
     def remove(self, uid: str, grace: float) -> None:
         """The pod is no longer this node's: end it, then forget it."""
         self._versions.pop(uid, None)
+        self._unsaved.pop(uid, None)
         self._unbound.add(uid)
         worker = self._workers.get(uid)
         if worker is not None:
@@ -117,15 +145,15 @@ class Pods:
         """All pods of the node. What is not among them goes only where the snapshot may say so."""
         for pod in pods.values():
             self.put(pod)
-        known = [*self._workers, *self._gone]
+        known = [*self._workers, *self._gone, *self._unsaved]
         for uid in known:
             if uid in pods:
                 continue
-            if authoritative:
+            if authoritative and self.kept.origin(uid) in (self.origin, UNKNOWN):
                 # Its object went without this node's word: by force, or because a replacement runs already.
                 self.remove(uid, min(STALE_GRACE, self._own_grace(uid)))
             else:
-                log.warning("pod %s is not in the snapshot of another or older cluster state: it is kept", uid)
+                log.warning("pod %s is not in the snapshot of a cluster state that did not bind it: it is kept", uid)
 
     def verdict(self, uid: str, keep: bool, reason: str) -> None:
         """What the control plane decided about a pod that it did not know."""
@@ -140,15 +168,7 @@ class Pods:
     def traces(self) -> list[PodTrace]:
         """Every pod of which the node has a trace."""
         states = [*(worker.state for worker in self._workers.values()), *self._gone.values()]
-        return [
-            PodTrace(
-                uid=state.uid,
-                namespace=state.pod.metadata.namespace,
-                name=state.pod.metadata.name,
-                phase=phase(state),
-            )
-            for state in states
-        ]
+        return [self.kept.trace(state.pod, phase(state)) for state in states]
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -184,14 +204,6 @@ class Pods:
             logs = pod_directory(self._tools.paths.state, metadata.namespace, metadata.name, uid)
             shutil.rmtree(logs, ignore_errors=True)
         self._tools.journal.forget(uid)
-        spec_path(self._tools.paths, uid).unlink(missing_ok=True)
+        self.kept.forget(uid)
         failpoints.hit("forget:after")
         self._outbox.forgotten(uid)
-
-    def _keep(self, pod: Pod) -> None:
-        replace(spec_path(self._tools.paths, pod.metadata.uid), pod.SerializeToString())
-
-
-def spec_path(paths: Paths, uid: str) -> Path:
-    """Where a pod's spec is kept."""
-    return paths.pods / f"{uid}.pb"

@@ -128,8 +128,14 @@ class Objects:
 
     def _keep(self, kind: str, key: Key, message: Message) -> None:
         path = self._path(kind, key)
-        if path is not None:
+        if path is None:
+            return
+        try:
             replace(path, message.SerializeToString())
+        except OSError as error:
+            # It is known all the same, until the agent ends; the next one has it again from the next snapshot.
+            log.warning("cannot keep %s %s: %s", kind, "/".join(key), error)
+            path.unlink(missing_ok=True)
 
     def _forget(self, kind: str, key: Key) -> None:
         path = self._path(kind, key)

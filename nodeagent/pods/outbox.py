@@ -8,6 +8,7 @@ Owns sequence numbers. Never opens a connection: session.py takes frames from he
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class Outbox(Reports):
         self._proxy: ProxyReport | None = None
         self._acknowledged = 0
         self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
 
     # ── what workers and the agent say ───────────────────────────────────────────────────────────────────────
 
@@ -128,8 +130,18 @@ class Outbox(Reports):
         """The next frame to send; waits for one."""
         while (frame := self._take()) is None:
             self._wake.clear()
+            self._idle.set()
             await self._wake.wait()
+        self._idle.clear()
         return frame
+
+    async def emptied(self, seconds: float) -> None:
+        """Until everything is taken, at most so long: nobody may be there to take it."""
+        self._idle.clear()
+        self._wake.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
 
     def _take(self) -> AgentFrame | None:
         if self._node is not None:

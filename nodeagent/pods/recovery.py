@@ -13,9 +13,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from google.protobuf.message import DecodeError
-
-from nodeagent.paths import Paths
 from nodeagent.pods.codec import decode
 from nodeagent.pods.events import AgentRestarted
 from nodeagent.pods.journal import Record
@@ -39,20 +36,6 @@ class Reality:
 
     def instances(self, uid: str) -> dict[tuple[str, int], ContainerFound]:
         return {(found.name, found.attempt): found for found in self.containers.get(uid, ())}
-
-
-def read_specs(paths: Paths) -> dict[str, Pod]:
-    """The kept specs; one that cannot be read is left out and reported."""
-    specs: dict[str, Pod] = {}
-    for path in sorted(paths.pods.glob("*.pb")):
-        try:
-            pod = Pod.FromString(path.read_bytes())
-        except (DecodeError, OSError) as error:
-            log.warning("cannot read %s: %s: it is left out", path, error)
-            continue
-        if pod.metadata.uid == path.stem:
-            specs[path.stem] = pod
-    return specs
 
 
 def states(specs: Mapping[str, Pod], records: Mapping[str, Record], reality: Reality) -> list[PodState]:
@@ -104,7 +87,7 @@ async def look(tools: Tools) -> Reality:
 async def recover(tools: Tools, pods: Pods) -> None:
     """Take over every pod; strays are gone when this returns, or reported and tried again at the next start."""
     reality = await look(tools)
-    specs = await asyncio.to_thread(read_specs, tools.paths)
+    specs = await asyncio.to_thread(pods.kept.read)
     found = states(specs, tools.journal.found(), reality)
     await _sweep(tools, found, reality)
     now, rebooted = tools.clock.now(), tools.journal.rebooted

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from nodeagent.paths import Paths
 from nodeagent.pods.addresses import Addresses
 from nodeagent.pods.clock import Clock
+from nodeagent.pods.disk import Disk
 from nodeagent.pods.effects import Tell
 from nodeagent.pods.journal import Journal
 from nodeagent.pods.objects import Objects
@@ -75,4 +76,5 @@ class Tools:
     volumes: Volumes
     reports: Reports
     network_problem: Callable[[], str | None] = lambda: None
+    disk: Disk = field(default_factory=Disk)
     deadlines: Deadlines = field(default_factory=Deadlines)

@@ -3,8 +3,8 @@
     event ─► machine.step ─► journal ─► status, events ─► effects (each a task) ─► their outcomes are events again
 
 Owns the pod's state and its tasks. Never decides. An effect starts only after the state that calls for it is
-written down. What no effect expects (a bug, a full disk under the journal) ends the worker, and with it the agent:
-the pods run on, and the next agent takes over from the journal.
+written down. What no effect expects (a bug) ends the worker, and with it the agent: the pods run on, and the next
+agent takes over from the journal. A full disk under the journal only makes it wait.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import Callable, Coroutine
 from nodeagent.pods import effects as do
 from nodeagent.pods import events as did
 from nodeagent.pods import failpoints
+from nodeagent.pods.disk import RETRY
+from nodeagent.pods.journal import NotDurable
 from nodeagent.pods.machine import step, wake_at
 from nodeagent.pods.performer import Performer
 from nodeagent.pods.state import PodState
@@ -84,16 +86,27 @@ class PodWorker:
         self._start(self._performer.update_volumes(), "volumes")
 
     async def run(self) -> None:
-        """Until the pod is gone. Raises what no effect expected."""
+        """Until the pod is gone. Raises what no effect expected, after an event about it."""
         try:
             while not self.state.gone:
                 await self._take(await self._next())
             await asyncio.gather(*self._tasks)
             self._finish()
+        except Exception as error:
+            self._tell_failure(error)
+            raise
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _tell_failure(self, error: Exception) -> None:
+        """A bug: whoever looks at the pod shall see it, and whoever reads the log what led to it."""
+        words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        message = f"the node agent failed on this pod and starts again: {words}"
+        self._tools.reports.event(self.state.pod, do.Tell("Warning", "AgentFailure", message))
+        history = "\n  ".join(self.state.history)
+        log.critical("pod %s: %s; history:\n  %s", self.state.title, words, history, exc_info=error)
 
     async def _next(self) -> did.Event:
         """The next event; TimePassed when a timer of the machine is due; raises what a task raised."""
@@ -114,10 +127,27 @@ class PodWorker:
     async def _take(self, event: did.Event) -> None:
         issued = step(self.state, event)
         if issued or not isinstance(event, did.SpecChanged | did.ObjectsChanged):
-            await self._tools.journal.record(self.state)
+            await self._write_down()
         self._report(issued)
         for effect in issued:
             self._begin(effect)
+
+    async def _write_down(self) -> None:
+        """The state is written down on return: a full disk holds the pod where it is, which runs on meanwhile.
+
+        Not so a pod that is being deleted: it goes on with what this boot's journal has, since its end makes room.
+        """
+        while True:
+            try:
+                await self._tools.journal.record(self.state)
+            except OSError as error:
+                self._tools.disk.failed(f"the state of pod {self.state.title}", error)
+                if self.state.deleted and isinstance(error, NotDurable):
+                    return
+                await asyncio.sleep(RETRY)
+            else:
+                self._tools.disk.worked()
+                return
 
     def _report(self, issued: list[do.Effect]) -> None:
         for effect in issued:

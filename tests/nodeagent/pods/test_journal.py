@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nodeagent import syscalls
 from nodeagent.pods import codec
 from nodeagent.pods import journal as journals
 from nodeagent.pods.codec import decode
 from nodeagent.pods.events import DeletionRequested
-from nodeagent.pods.journal import Journal, JournalFile, frame, frames
+from nodeagent.pods.journal import Journal, JournalFile, NotDurable, frame, frames
 from nodeagent.pods.state import PodState
 from tests.nodeagent.pods.world import World, make_pod
 
@@ -115,6 +119,68 @@ async def test_compaction_keeps_the_newest_record_of_each_pod(
     again = JournalFile(tmp_path / "x.log", "b", outlives_boot=True)
     assert again.records == {"uid-0": {"n": 198}, "uid-1": {"n": 199}, "uid-2": {"n": 197}}
     again.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 64 KiB."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    syscalls.mount("tmpfs", directory, "tmpfs", 0, "size=64k")
+    yield directory
+    syscalls.umount2(directory, 0)
+
+
+async def test_a_full_disk_is_told_leaves_nothing_half_written_and_is_got_over(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    world, ballast = running(), small_disk / "ballast"
+    journal = Journal(tmp_path / "boot.log", small_disk / "durable.log", "boot-1")
+    await journal.record(world.state)
+    before = encode(world.state)
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    size = (small_disk / "durable.log").stat().st_size
+    failed = None
+    for code in range(1, 1000):  # what is left of the file's last page takes some records
+        world.exit("a0", code)
+        world.settle()
+        world.pass_time(400)
+        try:
+            await journal.record(world.state)
+        except NotDurable as error:
+            failed = error
+            break
+        before, size = encode(world.state), (small_disk / "durable.log").stat().st_size
+    assert failed is not None
+    assert failed.errno == errno.ENOSPC
+    assert (small_disk / "durable.log").stat().st_size == size
+    *_, (end, last) = frames((small_disk / "durable.log").read_bytes())
+    assert (end, last["state"]) == (size, before)
+    ballast.unlink()
+    await journal.record(world.state)
+    journal.close()
+    again = JournalFile(small_disk / "durable.log", "boot-1", outlives_boot=True)
+    assert again.records == {"uid-1": encode(world.state)}
+    again.close()
+
+
+async def test_a_full_disk_does_not_keep_a_journal_from_being_opened(tmp_path: Path, small_disk: Path) -> None:
+    first = Journal(tmp_path / "boot.log", small_disk / "durable.log", "boot-1")
+    world = running()
+    await first.record(world.state)
+    first.close()
+    durable = small_disk / "durable.log"
+    whole = durable.read_bytes()
+    durable.write_bytes(whole + b"torn")
+    with contextlib.suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    second = Journal(tmp_path / "boot.log", durable, "boot-2")
+    assert second.rebooted
+    assert second.found() == {"uid-1": encode(world.state)}
+    second.close()
 
 
 async def test_records_of_many_pods_share_their_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from nodeagent.pods.clock import Clock
 from nodeagent.pods.effects import Tell
 from nodeagent.pods.outbox import QUEUED_A_POD, Outbox
@@ -87,3 +89,19 @@ async def test_a_repeated_event_is_counted() -> None:
     assert [event.count for event in events] == [1, 2, 3]
     assert len({event.metadata.name for event in events}) == 1
     assert events[0].involvedObject.fieldPath == "spec.containers{a0}"
+
+
+async def test_last_words_are_waited_for_while_somebody_takes_them() -> None:
+    outbox = box()
+    say(outbox, "last")
+    taken: list[AgentFrame] = []
+
+    async def session() -> None:
+        while True:
+            taken.append(await outbox.next())
+
+    task = asyncio.ensure_future(session())
+    await outbox.emptied(5)
+    assert [frame.podStatus.status.message for frame in taken] == ["last"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from nodeagent.paths import Paths, replace
 from nodeagent.pods.codec import encode
 from nodeagent.pods.events import AgentRestarted
+from nodeagent.pods.kept import read_specs, spec_path
 from nodeagent.pods.machine import step
-from nodeagent.pods.manager import spec_path
-from nodeagent.pods.recovery import Reality, read_specs, states
+from nodeagent.pods.recovery import Reality, states
 from nodeagent.types import ContainerFound, Sandbox
 from tests.nodeagent.pods.world import World, make_pod
 
