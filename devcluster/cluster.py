@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +101,10 @@ class Cluster:
         """The InternalIP of a node."""
         return self._ip(10 + int(name.removeprefix("node-")))
 
+    def cgroup(self, name: str) -> str:
+        """Where a node's agent keeps its pods' cgroups: all nodes share this machine's."""
+        return f"podplane-{self._tag}-{name}"
+
     def log(self, name: str) -> Path:
         """The output of a daemon: controlplane, node-1."""
         return self.root / "logs" / f"{name}.log"
@@ -109,6 +113,10 @@ class Cluster:
         """A daemon's process while it lives."""
         process = self._record.daemons.get(name)
         return process if process and process.alive else None
+
+    def holder(self, node: str) -> Process:
+        """The process that keeps a node's namespaces."""
+        return self._record.holders[node]
 
     def inside(self, node: str, argv: Sequence[str | Path]) -> list[str]:
         """The command that runs `argv` on a node."""
@@ -145,8 +153,8 @@ class Cluster:
         self._start_daemon("controlplane", serve)
         self._await_daemon("controlplane", self._answers, "the control plane's first answer")
 
-    def start_node(self, name: str) -> None:
-        """A node's namespaces and its agent, where they are missing."""
+    def start_node(self, name: str, environment: Mapping[str, str] | None = None) -> None:
+        """A node's namespaces and its agent, where they are missing. `environment`: what the agent has beside ours."""
         if name not in self._record.holders or not self._record.holders[name].alive:
             self._say(f"making {name}")
             holder = network.hold(self.log(name))
@@ -155,7 +163,7 @@ class Cluster:
             network.make_node(holder, self._record.holders["switch"], f"{self.node_address(name)}/24",
                               self.address, (CHECKOUT, self.root), f"p-{name}")  # fmt: skip
         if not self.process(name):
-            self._start_daemon(name, network.enter(self._record.holders[name], self._agent(name)))
+            self._start_daemon(name, network.enter(self._record.holders[name], self._agent(name)), environment)
 
     def _agent(self, name: str) -> list[str | Path]:
         token = self.root / "bootstrap.token"
@@ -169,7 +177,7 @@ class Cluster:
             _program("podplane-nodeagent"), "run", "--join", self.server, "--token-file", token,
             "--node-name", name, "--node-ip", self.node_address(name), "--state-dir", self.root / name,
             "--run-dir", "/run/podplane", "--runtime", self.options.runtime, "--host-image-hide", self.root,
-            "--cgroup-root", self._cgroup(name),
+            "--cgroup-root", self.cgroup(name),
             *registries, *self.options.agent,
         ]  # fmt: skip
 
@@ -254,7 +262,8 @@ class Cluster:
         self._say(f"removing {name}")
         try:
             run(network.enter(holder, [_program("podplane-nodeagent"), "cleanup", "--state-dir", self.root / name,
-                                       "--run-dir", "/run/podplane", "--cgroup-root", self._cgroup(name)]), seconds=60)  # fmt: skip
+                                       "--run-dir", "/run/podplane", "--cgroup-root", self.cgroup(name)]),
+                seconds=60)  # fmt: skip
         except DevClusterError as failure:
             # Its namespaces die with their processes all the same; say it, since a node's cleanup should work.
             self._say(f"{name}: {failure}")
@@ -280,10 +289,6 @@ class Cluster:
 
     # -- the small print
 
-    def _cgroup(self, name: str) -> str:
-        """Where a node's agent keeps its pods' cgroups: all nodes share this machine's."""
-        return f"podplane-{self._tag}-{name}"
-
     @property
     def _cable(self) -> str:
         return f"podplane-{self._tag}"
@@ -302,8 +307,10 @@ class Cluster:
         self._record.save(self.root)
         network.make_switch(holder, self._cable, f"{self.address}/24")
 
-    def _start_daemon(self, name: str, argv: Sequence[str | Path]) -> None:
-        self._record.daemons[name] = start(argv, self.log(name))
+    def _start_daemon(
+        self, name: str, argv: Sequence[str | Path], environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._record.daemons[name] = start(argv, self.log(name), environment)
         self._record.save(self.root)
 
     def _await_daemon(self, name: str, condition: Callable[[], bool], what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,8 +43,8 @@ def run(
     return done.stdout
 
 
-def start(argv: Sequence[str | Path], log: Path) -> Process:
-    """Start a daemon that outlives this process, its output appended to `log`."""
+def start(argv: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None) -> Process:
+    """Start a daemon that outlives this process, its output appended to `log`; `environment` is added to ours."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         child = subprocess.Popen(
@@ -51,6 +52,7 @@ def start(argv: Sequence[str | Path], log: Path) -> Process:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
     # Kept, and reaped at the next start: a daemon outlives whoever forgets it, a zombie does not go by itself.

@@ -1,0 +1,249 @@
+"""SIGKILL of the agent before and after each step of a pod's start and stop: the end equals that of an unfaulted run.
+
+One node serves all points. For each, the agent runs with a failpoint until it is killed there, and is then started
+anew without; the pod must get where it was going, and the ledger (tests/support/ledger.py) must balance.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from devcluster.cluster import CHECKOUT, Cluster
+from nodeagent.pods import failpoints
+from podplane.kinds import CONFIG_MAP, POD, SECRET
+from podplane.v1 import pod_pb2
+from tests.cluster.conftest import MakeCluster, client
+from tests.support.api import Api, is_ready
+from tests.support.objects import manifest, pod
+from tests.support.waiting import eventually
+
+NODE = "node-1"
+SECONDS = 40.0
+"""A created container that was not started waits for its agent; nothing in a pod's life here takes longer than 3 s."""
+
+OBJECTS = """
+{apiVersion: v1, kind: ConfigMap, metadata: {name: points, namespace: default}, data: {key: value}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: points, namespace: default}, stringData: {key: value}}
+"""
+
+
+@dataclass(frozen=True)
+class Life:
+    """A pod and how it goes: what `main` does and returns, and the grace of its end."""
+
+    name: str
+    main: str
+    code: int
+    grace: int = 10
+    policy: str = "Always"
+
+    def pod(self, name: str) -> pod_pb2.Pod:
+        """The pod; its annotations say to the ledger how its containers end."""
+        made = pod(name, "/bin/sh", "-c", f"echo begun; {self.main}", init=[["/bin/sh", "-c", "echo begun"]],
+                   restartPolicy=self.policy, terminationGracePeriodSeconds=self.grace)  # fmt: skip
+        made.metadata.annotations.update({"ledger/init-0": "0", "ledger/main": str(self.code)})
+        made.spec.volumes.add(name="map").configMap.name = "points"
+        made.spec.volumes.add(name="secret").secret.secretName = "points"
+        for volume in ("map", "secret"):
+            made.spec.containers[0].volumeMounts.add(name=volume, mountPath=f"/{volume}")
+        return made
+
+    def has_come_far(self, found: pod_pb2.Pod) -> bool:
+        """Whether it runs, or has ended by itself."""
+        return is_ready(found) if self.policy == "Always" else found.status.phase == "Failed"
+
+
+SERVER = Life("server", "trap 'exit 7' TERM; sleep infinity & wait", 7)
+STUBBORN = Life("stubborn", "trap '' TERM; while :; do sleep 0.2; done", 137, grace=1)
+JOB = Life("job", "exit 3", 3, policy="Never")
+
+
+class Sweep:
+    """The node, and the ledger's process."""
+
+    def __init__(self, cluster: Cluster, api: Api) -> None:
+        self._cluster, self._api = cluster, api
+        self._number = 0
+        self._ledger = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.ledger", cluster.root, NODE],
+            cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._balance() == []
+
+    def close(self) -> None:
+        self._ledger.communicate(timeout=10)
+
+    def _balance(self) -> list[str]:
+        assert self._ledger.stdin is not None
+        assert self._ledger.stdout is not None
+        print("now", file=self._ledger.stdin, flush=True)
+        found: list[str] = json.loads(self._ledger.stdout.readline() or '["the ledger ended"]')
+        return found
+
+    def _balances(self, when: str) -> None:
+        """What is on its way out may still be there for a moment."""
+        last: list[str] = []
+
+        def balanced() -> bool:
+            nonlocal last
+            last = self._balance()
+            return not last
+
+        try:
+            eventually(balanced, 10)
+        except AssertionError:
+            raise AssertionError(f"{when}: {last}; {self._words()}") from None
+
+    def _words(self) -> str:
+        return "\n".join(["the agent said:", *self._cluster.log(NODE).read_text().splitlines()[-25:]])
+
+    def _agent(self, point: str = "") -> None:
+        self._cluster.kill(NODE)
+        self._cluster.start_node(NODE, {failpoints.VARIABLE: point} if point else None)
+
+    def _dies_or(self, point: str, name: str, life: Life, *, gone: bool) -> bool:
+        """Whether the agent was killed before the pod came to where it was going."""
+
+        def probe() -> str:
+            found = self._api.find(POD, name)
+            if self._cluster.process(NODE) is None:
+                return "dead"
+            there = found is None if gone else found is not None and life.has_come_far(found)
+            return "there" if there else ""
+
+        try:
+            return eventually(probe, SECONDS) == "dead"
+        except AssertionError:
+            raise AssertionError(f"{point}: stuck; {self._api.find(POD, name)}; {self._words()}") from None
+
+    def start(self, life: Life, point: str) -> bool:
+        """Kill the agent at `point` while a pod starts; False where the start does not come by it."""
+        name = self._name(life)
+        self._agent(point)
+        self._api.create(life.pod(name))
+        died = self._dies_or(point, name, life, gone=False)
+        self._agent()
+        self._dies_or(point, name, life, gone=False)
+        self._balances(f"{life.name} started over {point}")
+        self._end(life, name)
+        self._balances(f"{life.name} ended after {point}")
+        return died
+
+    def stop(self, life: Life, point: str) -> bool:
+        """Kill the agent at `point` while it takes the pod over or stops it; False where that does not come by it."""
+        name = self._name(life)
+        self._alive()
+        self._api.create(life.pod(name))
+        self._api.pod_when(name, life.has_come_far, seconds=SECONDS)
+        self._agent(point)
+        self._api.delete(POD, name)
+        died = self._dies_or(point, name, life, gone=True) or self._dies_late(point)
+        if died:
+            self._agent()
+        self._end(life, name)
+        self._balances(f"{life.name} stopped over {point}")
+        return died
+
+    def _dies_late(self, point: str) -> bool:
+        """What comes after the object is gone: the pod is forgotten, and nothing of it is left."""
+        if not point.startswith("forget"):
+            return False
+        eventually(lambda: self._cluster.process(NODE) is None or not self._balance(), SECONDS, point)
+        return self._cluster.process(NODE) is None
+
+    def _end(self, life: Life, name: str) -> None:
+        if self._api.find(POD, name) is not None:
+            self._alive()
+            self._api.delete(POD, name, grace=life.grace)
+        self._api.gone(POD, name, seconds=SECONDS)
+
+    def _alive(self) -> None:
+        if self._cluster.process(NODE) is None:
+            self._agent()
+
+    def _name(self, life: Life) -> str:
+        self._number += 1
+        return f"{life.name}-{self._number}"
+
+
+@pytest.fixture(scope="module")
+def sweep(clusters: MakeCluster) -> Iterator[Sweep]:
+    cluster = clusters("kills", nodes=1)
+    with client(cluster) as api:
+        for made in manifest(OBJECTS):
+            api.create(made)
+        made_sweep = Sweep(cluster, api)
+        yield made_sweep
+        made_sweep.close()
+        api.delete(CONFIG_MAP, "points")
+        api.delete(SECRET, "points")
+    cluster.down()
+
+
+START = ("take-address", "create-sandbox", "prepare-volumes", "pull-image", "create-container", "start-container",
+         "remove-container", "report-status", "journal")  # fmt: skip
+STOP = ("signal-container", "remove-container", "remove-volumes", "remove-sandbox", "release-address", "report-gone",
+        "forget", "report-status", "journal", "prepare-volumes")  # fmt: skip
+END = ("remove-container", "remove-volumes", "remove-sandbox", "release-address", "start-container")
+
+
+@pytest.mark.parametrize("point", [
+    "take-address:after", "create-sandbox:after", "create-container@2:after", "start-container@2:before",
+    "start-container@2:after",
+])  # fmt: skip
+def test_a_start_survives_the_agent(sweep: Sweep, point: str) -> None:
+    assert sweep.start(SERVER, point)
+
+
+@pytest.mark.parametrize("point", ["signal-container:after", "remove-sandbox:after", "forget:before"])
+def test_a_stop_survives_the_agent(sweep: Sweep, point: str) -> None:
+    assert sweep.stop(SERVER, point)
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("name", START)
+def test_every_point_of_a_start(sweep: Sweep, name: str, side: str) -> None:
+    assert times(lambda point: sweep.start(SERVER, point), name, side) >= 1
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("name", STOP)
+def test_every_point_of_a_stop(sweep: Sweep, name: str, side: str) -> None:
+    assert times(lambda point: sweep.stop(SERVER, point), name, side) >= 1
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("name", ["signal-container", "kill-container"])
+def test_every_point_of_a_stop_by_force(sweep: Sweep, name: str, side: str) -> None:
+    assert times(lambda point: sweep.stop(STUBBORN, point), name, side) >= 1
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("name", [*END, "journal"])
+def test_every_point_of_a_pod_that_ends_by_itself(sweep: Sweep, name: str, side: str) -> None:
+    assert times(lambda point: sweep.start(JOB, point), name, side) >= 1
+
+
+def times(swept: object, name: str, side: str) -> int:
+    """Sweep over the first, second, ... time that a point is passed; how often that was."""
+    assert callable(swept)
+    count = 0
+    while swept(f"{name}@{count + 1}:{side}"):
+        count += 1
+        assert count < 100, "it is passed again and again"
+    return count
