@@ -152,7 +152,8 @@ def exited(state: PodState, event: ContainerExited) -> list[Effect]:
         reason=reason if known else "ContainerStatusUnknown",
         message=event.message if known else (event.message or UNKNOWN_EXIT),
         started_at=container.started_at if container.stage == RUNNING else event.at,
-        finished_at=event.finished_at or event.at,
+        # The end is the exit file's time; the start was taken when the runtime had returned, which may be later.
+        finished_at=max(event.finished_at or event.at, container.started_at),
         attempt=event.attempt,
     )
     _end(container, ended, event.at)
@@ -174,7 +175,8 @@ def _end(container: ContainerState, ended: Ended, now: float) -> None:
     if container.respec:
         container.crashes, container.retry_at = 0, now
         return
-    container.retry_at = ended.finished_at + backoff.restart_delay(container.crashes)
+    # The end's time is the kernel's: a clock that was set back since must not add to the wait.
+    container.retry_at = min(ended.finished_at, now) + backoff.restart_delay(container.crashes)
     container.crashes += 1
 
 
