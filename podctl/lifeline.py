@@ -122,7 +122,7 @@ def _preparations(pod: Any) -> Iterator[Span]:
     every = [*pod.status.initContainerStatuses, *pod.status.containerStatuses]
     starts = [begun for status in every for begun in _starts(status)]
     if scheduled:
-        yield Span("preparing", scheduled, min(starts, default=None), "sandbox, volumes, images")
+        yield Span("preparing", scheduled, min(starts, default=None), "sandbox and images")
 
 
 def _starts(status: Any) -> Iterator[float]:

@@ -147,13 +147,14 @@ def exited(state: PodState, event: ContainerExited) -> list[Effect]:
     known = event.code is not None
     code = event.code if event.code is not None else 137
     reason = "OOMKilled" if event.oom else ("Completed" if code == 0 else "Error")
+    started = container.started_at if container.stage == RUNNING else event.at
     ended = Ended(
         code=code,
         reason=reason if known else "ContainerStatusUnknown",
         message=event.message if known else (event.message or UNKNOWN_EXIT),
-        started_at=container.started_at if container.stage == RUNNING else event.at,
+        started_at=started,
         # The end is the exit file's time; the start was taken when the runtime had returned, which may be later.
-        finished_at=max(event.finished_at or event.at, container.started_at),
+        finished_at=max(event.finished_at or event.at, started),
         attempt=event.attempt,
     )
     _end(container, ended, event.at)

@@ -13,7 +13,7 @@ def _at(seconds: int) -> float:
 def test_spans_tell_runs_back_offs_and_readiness() -> None:
     assert spans(objects.of(objects.POD)) == [
         Span("scheduling", _at(0), _at(1), "on node-1"),
-        Span("preparing", _at(1), _at(2), "sandbox, volumes, images"),
+        Span("preparing", _at(1), _at(2), "sandbox and images"),
         Span("init prepare", _at(2), _at(4), "Completed, exit 0"),
         Span("app", _at(4), _at(290), "Error, exit 1"),
         Span("app", _at(291), None, "running, 3 restarts"),
