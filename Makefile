@@ -41,4 +41,4 @@ bench: setup  ## every claim beside its peer: tables, plots, bench/results/*.jso
 	@$(python) -m bench
 
 clean: down  ## the cluster, the virtual environment and the generated stubs
-	@rm -rf .venv podplane/v1 .run .cache
+	@rm -rf .venv podplane/v1 .run .cache .clusters

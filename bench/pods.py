@@ -17,7 +17,7 @@ from bench.peers.cri import Containerd
 from bench.peers.podman import Podman
 from bench.phases import Phases
 from bench.results import Row, median
-from devcluster.cluster import CHECKOUT, Cluster
+from devcluster.cluster import CLUSTERS, Cluster
 from podplane.kinds import POD
 from tests.support.api import Api, Watch, is_ready
 from tests.support.objects import pod
@@ -133,7 +133,7 @@ CLAIMS = (
 
 def run(say: Callable[[str], None]) -> tuple[list[Row], Phases]:
     """Race; returns the rows and where our own time went."""
-    directory = CHECKOUT / ".run" / "bench"
+    directory = CLUSTERS / "bench"
     say("pods: podplane")
     own = Podplane(directory / "podplane")
     try:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from devcluster.cluster import CHECKOUT, Cluster, Options
+from devcluster.cluster import CHECKOUT, CLUSTERS, Cluster, Options
 from devcluster.demo import demo
 from devcluster.errors import DevClusterError
 
@@ -44,7 +44,7 @@ def main() -> int:
         elif arguments.verb == "down":
             Cluster(arguments.directory, say=_say).down()
         else:
-            demo(CHECKOUT / ".run" / "demo", _say)
+            demo(CLUSTERS / "demo", _say)
     except DevClusterError as failure:
         print(f"{arguments.verb}: {failure}", file=sys.stderr)
         return 1

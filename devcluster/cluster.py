@@ -11,17 +11,19 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from devcluster import network
+from devcluster import census, network
 from devcluster.commands import run, start, tail
 from devcluster.errors import DevClusterError
-from devcluster.proc import Process, command_line, end, inside, kill, pids, wait_for
+from devcluster.proc import Process, end, kill, wait_for
 from devcluster.record import Record, load
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+# Where the clusters of the demo, the tests and the benches are; `make up` has its own in .run.
+CLUSTERS = CHECKOUT / ".clusters"
 PEOPLE_PORT, NODES_PORT = 7443, 7444
 
 HINTS = """
@@ -110,9 +112,12 @@ class Cluster:
         return self.root / "logs" / f"{name}.log"
 
     def process(self, name: str) -> Process | None:
-        """A daemon's process while it lives."""
+        """A daemon's process while it lives, whoever started it."""
         process = self._record.daemons.get(name)
-        return process if process and process.alive else None
+        if process and process.alive:
+            return process
+        state = str(self.root / name)
+        return next((found for found, words in census.daemons(self.root).items() if state in words), None)
 
     def holder(self, node: str) -> Process:
         """The process that keeps a node's namespaces."""
@@ -176,7 +181,7 @@ class Cluster:
         return [
             _program("podplane-nodeagent"), "run", "--join", self.server, "--token-file", token,
             "--node-name", name, "--node-ip", self.node_address(name), "--state-dir", self.root / name,
-            "--run-dir", "/run/podplane", "--runtime", self.options.runtime, "--host-image-hide", self.root,
+            "--run-dir", "/run/podplane", "--runtime", self.options.runtime, "--host-image-hide", self._hidden,
             "--cgroup-root", self.cgroup(name),
             *registries, *self.options.agent,
         ]  # fmt: skip
@@ -224,14 +229,7 @@ class Cluster:
 
     def container_pids(self) -> set[int]:
         """Every process that runs in a pod of this cluster's nodes."""
-        return {pid for pid in pids() if self._in_pod(pid)}
-
-    def _in_pod(self, pid: int) -> bool:
-        try:
-            groups = Path(f"/proc/{pid}/cgroup").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        return f"/podplane-{self._tag}-" in groups and "/pod" in groups and Process.of(pid) is not None
+        return census.in_pods(f"podplane-{self._tag}-")
 
     def reinitialise(self) -> None:
         """Make an empty store under the certificate authority that is there."""
@@ -242,13 +240,13 @@ class Cluster:
 
     def down(self) -> None:
         """Remove every process, namespace, cable, cgroup and file of this cluster."""
-        everything = [*self._record.daemons.values(), *self._strays()]
+        everything = [*self._record.daemons.values(), *census.daemons(self.root)]
         end([process for process in everything if process.alive])
         for name in self.nodes:
             self._cleanup(name)
-        end([process for process in self._strays() if process.alive], grace=1)
+        end(list(census.daemons(self.root)), grace=1)
         holders = [holder for holder in self._record.holders.values() if holder.alive]
-        kill([process for process in self._inhabitants(holders) if process.alive])
+        kill([process for process in census.inhabitants(holders) if process.alive])
         for holder in holders:
             network.release(holder)
         network.unplug(self._cable)
@@ -268,26 +266,12 @@ class Cluster:
             # Its namespaces die with their processes all the same; say it, since a node's cleanup should work.
             self._say(f"{name}: {failure}")
 
-    def _strays(self) -> list[Process]:
-        """Daemons that somebody else started on this cluster's state: their arguments name its directory."""
-        found = []
-        for pid in pids():
-            words = command_line(pid)
-            if any("podplane-" in word for word in words[:6]) and self._names_root(words):
-                found.append(Process.of(pid))
-        return [process for process in found if process is not None and process.pid != os.getpid()]
-
-    def _names_root(self, words: Iterable[str]) -> bool:
-        return any(word == str(self.root) or word.startswith(f"{self.root}/") for word in words)
-
-    def _inhabitants(self, holders: Sequence[Process]) -> list[Process]:
-        """Whatever still runs in the cluster's namespaces, holders excepted."""
-        files = [holder.namespace(name) for holder in holders for name in ("net", "mnt")]
-        keep = {holder.pid for holder in holders}
-        found = [Process.of(pid) for pid in pids() if pid not in keep and inside(pid, files)]
-        return [process for process in found if process is not None]
-
     # -- the small print
+
+    @property
+    def _hidden(self) -> str:
+        """What `image: host` may not show: this cluster's state, and that of others in this checkout."""
+        return ",".join(str(path) for path in (self.root, CHECKOUT / ".run", CLUSTERS))
 
     @property
     def _cable(self) -> str:

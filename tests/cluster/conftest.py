@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from devcluster.cluster import CHECKOUT, Cluster, Options
+from devcluster.cluster import CLUSTERS, Cluster, Options
 from tests.support.api import Api
 from tests.support.images import BUSYBOX, CENTOS, NGINX
 from tests.support.registry import Registry
@@ -28,11 +28,11 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture(scope="session")
 def clusters(registry: Registry) -> Iterator[MakeCluster]:
-    """Makes clusters below .run, each removed at the end."""
+    """Makes clusters, each removed at the end."""
     made: list[Cluster] = []
 
     def make(name: str, nodes: int = 3, **options: object) -> Cluster:
-        directory = CHECKOUT / ".run" / f"test-{name}"
+        directory = CLUSTERS / f"test-{name}"
         Cluster(directory).down()
         directory.mkdir(parents=True)
         cluster = Cluster(directory)

@@ -1,0 +1,48 @@
+"""Who belongs to a cluster, read from /proc: daemons by their arguments, the rest by namespace or cgroup.
+
+Reads only. What a record says may have died, and what runs may never have been recorded: somebody restarted it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from devcluster.proc import Process, command_line, inside, pids
+
+
+def daemons(root: Path) -> dict[Process, list[str]]:
+    """Podplane's programs that run on state below `root`, whoever started them, with their arguments."""
+    found = {}
+    for pid in pids():
+        words = command_line(pid)
+        ours = any("podplane-" in word for word in words[:6]) and {"serve", "run"} & set(words)
+        if ours and pid != os.getpid() and _names(words, root) and (process := Process.of(pid)):
+            found[process] = words
+    return found
+
+
+def _names(words: Iterable[str], root: Path) -> bool:
+    return any(word == str(root) or word.startswith(f"{root}/") for word in words)
+
+
+def inhabitants(holders: Sequence[Process]) -> list[Process]:
+    """Whatever runs in the namespaces of these holders, the holders excepted."""
+    files = [holder.namespace(name) for holder in holders for name in ("net", "mnt")]
+    keep = {holder.pid for holder in holders}
+    found = [Process.of(pid) for pid in pids() if pid not in keep and inside(pid, files)]
+    return [process for process in found if process is not None]
+
+
+def in_pods(prefix: str) -> set[int]:
+    """Pids of the processes in pods' cgroups below a root cgroup whose name begins with `prefix`."""
+    return {pid for pid in pids() if _in_pod(pid, prefix)}
+
+
+def _in_pod(pid: int, prefix: str) -> bool:
+    try:
+        groups = Path(f"/proc/{pid}/cgroup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return f"/{prefix}" in groups and "/pod" in groups and Process.of(pid) is not None
