@@ -1,8 +1,8 @@
 """The log as one SQLite table: synchronous, and used by one thread only (sqlite.py owns that thread).
 
 One append-only table is store and history. A row names the row of its key that it follows (`previous`), and the
-unique index over (key, previous) makes a second successor impossible: that is the compare-and-set. The newest
-row of a key is the one with the highest `previous`.
+unique index over (key, previous) makes a second successor impossible. The newest rows are also in memory (heads.py):
+writes are compared with those, and the index would stop one that was compared wrongly.
 
 Durable by WAL with synchronous=FULL: when `commit` returns, the group has been synced; a process killed inside
 it leaves nothing of the group behind. It fails with sqlite3.Error, which it does not interpret, except where
@@ -11,13 +11,18 @@ nothing was written (a full disk, a foreign lock): Unavailable.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import uuid
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from operator import attrgetter
 from pathlib import Path
 
+from controlplane.store.heads import Group, Head, Row
 from controlplane.store.log import Change, Record, Write
 from podplane.errors import Conflict, Expired, Unavailable
 
@@ -27,8 +32,6 @@ _NOT_NOW = {
     sqlite3.SQLITE_FULL: "no space left on its disk",
     sqlite3.SQLITE_BUSY: "another program holds a lock on its file",
 }
-_LAST_CHARACTER = "\U0010ffff"
-
 _SCHEMA = (
     "CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID",
     """
@@ -43,13 +46,11 @@ _SCHEMA = (
     "CREATE UNIQUE INDEX log_key ON log(key, previous)",
 )
 
-_HEAD = "SELECT revision, created, value FROM log WHERE key = ? ORDER BY previous DESC LIMIT 1"
-_INSERT = "INSERT INTO log(revision, key, created, previous, value) VALUES (?, ?, ?, ?, ?)"
-_LIVE = """
-SELECT key, value, revision, created FROM log AS row
-WHERE key >= ? AND key < ? AND value IS NOT NULL
-  AND NOT EXISTS (SELECT 1 FROM log AS next WHERE next.key = row.key AND next.previous = row.revision)
-ORDER BY key
+_ROWS = 128  # rows in one statement: each statement gives Python's lock away once
+_HEADS = """
+SELECT key, revision, created, value FROM log AS row
+WHERE NOT EXISTS (SELECT 1 FROM log AS next WHERE next.key = row.key AND next.previous = row.revision)
+ORDER BY revision
 """
 _CHANGES = """
 SELECT row.key, row.revision, row.created, row.value, before.value
@@ -70,7 +71,11 @@ class LogTable:
     def __init__(self, path: Path) -> None:
         # SQLite gives the WAL and its index the mode of the main file: create that one closed to others.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        # Each number of rows is a statement of its own: let them all stay prepared.
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0, cached_statements=2 * _ROWS)
+        self._heads: dict[str, Head] = {}
+        self._deleted: deque[tuple[int, str]] = deque()
+        """Deletions that compaction has not swept yet: revision and key, in order."""
         try:
             self._prepare(path)
         except BaseException:
@@ -92,6 +97,10 @@ class LogTable:
         newest = self._db.execute("SELECT max(revision) FROM log").fetchone()[0] or 0
         # The newest row may have been a deletion that compaction took away: its revision must not come again.
         self.revision: int = max(newest, self.compacted)
+        for key, revision, created, value in self._db.execute(_HEADS):
+            self._heads[key] = Head(revision, created, value)
+            if value is None:
+                self._deleted.append((revision, key))
 
     def _create(self) -> None:
         with self._transaction():
@@ -104,64 +113,54 @@ class LogTable:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """All of the block, synced, or nothing of it."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in _NOT_NOW:
-                raise Unavailable(f"cannot write to the store: {_NOT_NOW[error.sqlite_errorcode]}") from error
-            raise
+        with _not_now():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
 
     def commit(self, transactions: Sequence[Sequence[Write]]) -> list[list[Change] | Conflict]:
         """Commit a group in one sync. A transaction whose precondition fails yields its Conflict, alone."""
-        before = self.revision
-        try:
-            with self._transaction():
-                return [self._attempt(transaction) for transaction in transactions]
-        except BaseException:
-            self.revision = before
-            raise
-
-    def _attempt(self, transaction: Sequence[Write]) -> list[Change] | Conflict:
-        if len(transaction) == 1:  # checked before it writes: nothing to take back
+        group = Group(self._heads, self.revision)
+        outcomes: list[list[Change] | Conflict] = []
+        for transaction in transactions:
             try:
-                return [self._write(transaction[0])]
+                outcomes.append(group.add(transaction))
             except Conflict as conflict:
-                return conflict
-        before = self.revision
-        self._db.execute("SAVEPOINT attempt")
-        try:
-            return [self._write(write) for write in transaction]
-        except Conflict as conflict:
-            self._db.execute("ROLLBACK TO attempt")
-            self.revision = before
-            return conflict
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("RELEASE attempt")
+                outcomes.append(conflict)
+        self._insert(group.rows)
+        self._heads.update(group.fresh)
+        self._deleted.extend((row.revision, row.key) for row in group.rows if row.value is None)
+        self.revision = group.revision
+        return outcomes
 
-    def _write(self, write: Write) -> Change:
-        row = self._db.execute(_HEAD, (write.key,)).fetchone()
-        previous, created, value = row or (0, 0, None)
-        live = 0 if value is None else previous
-        if write.expected is not None and write.expected != live:
-            found = f"is at revision {live}" if live else "does not exist"
-            raise Conflict(f"cannot write {write.key}: expected revision {write.expected}, but it {found}")
-        if write.value is None and not live:
-            raise Conflict(f"cannot delete {write.key}: it does not exist")
-        revision = self.revision + 1
-        created = created if live else revision
-        self._db.execute(_INSERT, (revision, write.key, created, previous, write.value))
-        self.revision = revision
-        return Change(write.key, revision, created, write.value, value)
+    def _insert(self, rows: Sequence[Row]) -> None:
+        """All rows or none, synced. Up to _ROWS of them are one statement, which is a transaction by itself."""
+        if not rows:
+            return
+        if len(rows) <= _ROWS:
+            with _not_now():
+                self._insert_some(rows)
+            return
+        with self._transaction():
+            for at in range(0, len(rows), _ROWS):
+                self._insert_some(rows[at : at + _ROWS])
+
+    def _insert_some(self, rows: Sequence[Row]) -> None:
+        self._db.execute(_insert_of(len(rows)), tuple(itertools.chain.from_iterable(rows)))
 
     def load(self, prefix: str) -> tuple[list[Record], int]:
         """Live records below `prefix` in key order, and the revision of that state."""
-        rows = self._db.execute(_LIVE, (prefix, prefix + _LAST_CHARACTER))
-        return [Record(key, value, revision, created) for key, value, revision, created in rows], self.revision
+        found = [
+            Record(key, head.value, head.revision, head.created)
+            for key, head in self._heads.items()
+            if head.value is not None and key.startswith(prefix)
+        ]
+        return sorted(found, key=attrgetter("key")), self.revision
 
     def changes(self, after: int, limit: int) -> list[Change]:
         """Changes above `after`; Expired where some of them are compacted."""
@@ -189,7 +188,31 @@ class LogTable:
         if high is not None:
             with self._transaction():
                 self._db.execute(_SWEEP, {"low": low, "high": high, "compacted": self.compacted})
+            self._forget_deleted(high)
         return high
+
+    def _forget_deleted(self, high: int) -> None:
+        """Every row of a key that was deleted up to `high` is swept: its next row follows none."""
+        while self._deleted and self._deleted[0][0] <= high:
+            revision, key = self._deleted.popleft()
+            if self._heads[key].revision == revision:
+                del self._heads[key]
 
     def close(self) -> None:
         self._db.close()
+
+
+@cache
+def _insert_of(rows: int) -> str:
+    return f"INSERT INTO log(revision, key, created, previous, value) VALUES {', '.join(['(?, ?, ?, ?, ?)'] * rows)}"
+
+
+@contextmanager
+def _not_now() -> Iterator[None]:
+    """Unavailable where SQLite says that nothing was written and the next try may succeed."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode in _NOT_NOW:
+            raise Unavailable(f"cannot write to the store: {_NOT_NOW[error.sqlite_errorcode]}") from error
+        raise
