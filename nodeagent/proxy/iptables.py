@@ -64,6 +64,11 @@ class Iptables:
         """Whether it is known what stands. If not, somebody changed rules while we did: look again."""
         return self._present is not None
 
+    @property
+    def settled(self) -> bool:
+        """Whether what was seen last is what is wanted."""
+        return self._present is not None and not restore(self._present, self._wanted)[0]
+
     async def found(self) -> Tables:
         """What of ours stands. Raises RulesRefused, RulesUnavailable."""
         return (await self._standing()).tables

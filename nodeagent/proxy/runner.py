@@ -20,13 +20,14 @@ from dataclasses import dataclass
 class Pace:
     """Seconds. interval: at least this from one start of work to the next. look: at most this between looks.
 
-    rest: at most this after work that took long, so that many services do not take a whole core.
+    rest: at most this after work that took long, so that many services do not take a whole core. retry: half of the
+    first pause after a failure.
     """
 
     interval: float = 0.05
     look: float = 5.0
     rest: float = 1.0
-    retry: float = 0.5
+    retry: float = 0.25
     retry_bound: float = 5.0
 
 

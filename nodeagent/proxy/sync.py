@@ -65,6 +65,8 @@ class ProxySync:
         self._callbacks: list[Programmed] = []
         self._revision = 0
         self._read_at = 0.0
+        self.looks = 0
+        """Times that the rules were looked at for changes by others, since the start."""
 
     @property
     def lines_written(self) -> int:
@@ -195,14 +197,16 @@ class ProxySync:
         return {}
 
     async def _look(self) -> bool:
-        """Mend what others have changed; returns False, since nothing is refused that stood before."""
+        """Mend what others have changed; returns whether there is more to mend: they went on meanwhile."""
         if self._iptables is None:
             return False
+        self.looks += 1
         now = asyncio.get_running_loop().time()
         thorough = self._iptables.backend.flavour == "legacy" and now - self._read_at > _THOROUGH
         self._read_at = now if thorough else self._read_at
         if await self._iptables.verify(thorough=thorough):
             log.warning("the service rules were changed by somebody else and are mended")
+            return not self._iptables.settled
         return False
 
     def _open_localhost(self) -> dict[str, str]:

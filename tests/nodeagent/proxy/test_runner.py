@@ -78,3 +78,24 @@ def test_a_failure_is_tried_again_after_pauses_that_grow_to_a_bound() -> None:
 
     # Each pause follows the interval: 1 + 4, then 1 + 5 at most; the success goes back to looking.
     assert history(scenario, False, False, False, True) == [(0, True), (5, True), (11, True), (17, True), (28, False)]
+
+
+def test_a_suspicion_is_looked_into_at_once_and_puts_off_no_work_that_is_owed() -> None:
+    async def scenario(runner: Runner) -> None:
+        await asyncio.sleep(3)
+        runner.suspect()
+        await asyncio.sleep(10)
+        runner.trigger()  # at 13: fails, and is owed at 18
+        await asyncio.sleep(3)
+        runner.suspect()
+        await asyncio.sleep(3)
+
+    assert history(scenario, True, False) == [(3, False), (13, True), (16, False), (18, True)]
+
+
+def test_what_a_look_could_not_mend_is_owed() -> None:
+    async def scenario(runner: Runner) -> None:
+        runner.suspect()
+        await asyncio.sleep(6)
+
+    assert history(scenario, False) == [(0, False), (5, True)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from nodeagent.proxy.rules import JUMPS, Jump, Tables
 from nodeagent.proxy.text import Observed, offending, parse, restore
 
@@ -79,3 +82,66 @@ def test_the_line_complained_of_is_found() -> None:
     assert offending("iptables-restore: line 2 failed", text) == ":A - [0:0]"
     assert offending("line 9 failed", text) == ""
     assert offending("Another app is currently holding the xtables lock", text) == ""
+
+
+def long(*extra: str) -> tuple[str, ...]:
+    return (*(f"-d 10.0.0.{number}/32 -j RETURN" for number in range(40)), *extra)
+
+
+def edits(old: tuple[str, ...], new: tuple[str, ...]) -> list[str]:
+    """What is written of one chain in nat, without the lines around it."""
+    nothing = {"filter": {"PODPLANE-F": ()}}
+    text, _ = restore(Observed({"nat": {"PODPLANE-A": old}, **nothing}, ALL), {"nat": {"PODPLANE-A": new}, **nothing})
+    return text.splitlines()[1:-1]
+
+
+def test_a_long_chain_is_changed_by_single_rules() -> None:
+    old = long("-j LAST")
+    new = ("-j FIRST", *old[:7], *old[8:-1], "-j NEW", "-j LAST")
+    assert edits(old, new) == [
+        f"-D PODPLANE-A {old[7]}",
+        "-I PODPLANE-A 1 -j FIRST",
+        "-I PODPLANE-A 41 -j NEW",
+    ]
+
+
+def applied(old: tuple[str, ...], lines: list[str]) -> tuple[str, ...]:
+    """Do to a chain what the lines say."""
+    rules = list(old)
+    for line in lines:
+        verb, _, rest = line.split(" ", 2)
+        if verb == "-D":
+            rules.remove(rest)
+        elif verb == "-I":
+            place, rule = rest.split(" ", 1)
+            assert int(place) <= len(rules) + 1
+            rules.insert(int(place) - 1, rule)
+        else:
+            raise AssertionError(line)
+    return tuple(rules)
+
+
+@given(
+    gone=st.sets(st.integers(0, 40), max_size=8),
+    added=st.lists(st.integers(0, 30), max_size=8),
+)
+def test_single_changes_lead_to_just_what_is_wanted(gone: set[int], added: list[int]) -> None:
+    old = long("-j LAST")
+    new = [rule for number, rule in enumerate(old) if number not in gone]
+    for number, place in enumerate(added):
+        new.insert(place, f"-s 10.1.1.{number}/32 -j RETURN")
+    lines = edits(old, tuple(new))
+    assert applied(old, lines) == tuple(new)
+    assert len(lines) == len(gone) + len(added)
+
+
+def test_a_chain_in_another_order_or_with_doubles_or_many_changes_is_written_anew() -> None:
+    old = long()
+    many = (*(f"-d 10.0.1.{number}/32 -j RETURN" for number in range(17)), *old)
+    for new in (old[::-1], (*old, old[0]), many, old[:20]):
+        assert edits(old, new) == [":PODPLANE-A - [0:0]", *(f"-A PODPLANE-A {rule}" for rule in new)]
+
+
+def test_nat_comes_before_filter_so_that_its_refusal_leaves_both() -> None:
+    text, _ = restore(Observed({}, ALL), {"filter": {"PODPLANE-F": ()}, "nat": {"PODPLANE-A": ()}})
+    assert [line for line in text.splitlines() if line.startswith("*")] == ["*nat", "*filter"]

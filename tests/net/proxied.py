@@ -1,0 +1,127 @@
+"""A node with two pods and a running proxy, for tests on the real kernel: what they ask of it and look at."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nodeagent.proxy.runner import Pace
+from nodeagent.proxy.sync import ProxySync
+from nodeagent.sandbox.network import Network
+from nodeagent.sandbox.sandboxes import Sandboxes
+from nodeagent.types import SandboxRequest
+from podplane.v1 import endpointslice_pb2, service_pb2
+from tests.net.kernel import NODE, World, ask, command, inside, traces
+from tests.nodeagent.proxy.objects import service, slice_of
+
+PODS, CLUSTER = "10.77.1.0/24", "10.77.0.0/16"
+A, B = "10.77.1.2", "10.77.1.3"
+WEB, EMPTY = "10.96.0.10", "10.96.0.11"
+PACE = Pace(look=0.1)
+
+
+@dataclass
+class Node:
+    """The node under test, and what its proxy has said."""
+
+    world: World
+    proxy: ProxySync
+    pods: dict[str, Path]
+    said: list[tuple[int, str]] = field(default_factory=list)
+    revision: int = 0
+
+    async def program(self, services: list[service_pb2.Service], slices: list[endpointslice_pb2.EndpointSlice]) -> str:
+        """Ask for these and wait until they are in the kernel; returns what the proxy says of them."""
+        self.revision += 1
+        self.proxy.update(services, slices, "node-1", revision=self.revision)
+        async with asyncio.timeout(10):
+            while not self.said or self.said[-1][0] < self.revision:
+                await asyncio.sleep(0.005)
+        return self.said[-1][1]
+
+    async def ask(self, pin: Path, address: str, port: int) -> tuple[str, str]:
+        return await asyncio.to_thread(ask, pin, address, port)
+
+
+@contextlib.asynccontextmanager
+async def proxied(node: Node) -> AsyncIterator[None]:
+    """Run the node's proxy; it must not have ended by itself."""
+    node.proxy.on_programmed(lambda revision, error: node.said.append((revision, error)))
+    node.proxy.configure(PODS, CLUSTER)
+    task = asyncio.create_task(node.proxy.run())
+    try:
+        yield
+    finally:
+        assert not task.done() or task.exception() is None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def on_node(
+    world: World, scenario: Callable[[Node], Awaitable[None]], *, spared: bool = True, pace: Pace = PACE
+) -> None:
+    """Run a scenario on a node with two pods, and check that nothing of it is left.
+
+    spared: the rules of others must be the same afterwards, byte for byte.
+    """
+
+    async def run() -> None:
+        network = await Network.open(world.directory)
+        await network.configure(PODS, {}, CLUSTER)
+        sandboxes = Sandboxes(world.directory, network)
+        proxy = ProxySync("iptables", world.directory, pace)
+        try:
+            pods = {}
+            for name, address in (("a", A), ("b", B)):
+                made = await sandboxes.create(SandboxRequest(f"pod-{name}", 0, name, address))
+                assert made.net is not None
+                pods[name] = made.net
+                for port in (8080, 8081):
+                    world.serve(made.net, name, address, port)
+                world.serve(made.net, name, address, 5353, udp=True)
+            await scenario(Node(world, proxy, pods))
+        finally:
+            world.close_sockets()
+            await proxy.cleanup()
+            await sandboxes.cleanup()
+            await network.cleanup()
+            network.close()
+
+    before, rules = traces(world.node, world.directory), saved(world.node)
+    command(world.client, f"ip route replace 10.96.0.0/16 via {NODE}")
+    inside(world.node, lambda: asyncio.run(run()))
+    assert traces(world.node, world.directory) == before
+    assert not spared or foreign(saved(world.node)) == foreign(rules)
+    assert "PODPLANE" not in saved(world.node)
+
+
+def saved(pin: Path) -> str:
+    """All rules of nat and filter, of whichever flavour is in use, without counters and comments."""
+    return "".join(command(pin, f"iptables-{flavour}-save") for flavour in flavours(pin))
+
+
+def flavours(pin: Path) -> list[str]:
+    legacy = command(pin, "cat /proc/self/net/ip_tables_names").split()
+    return ["nft", "legacy"] if legacy else ["nft"]
+
+
+def foreign(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("-A") and "PODPLANE" not in line]
+
+
+def web(*endpoints: str, node_port: int = 30080) -> tuple[service_pb2.Service, endpointslice_pb2.EndpointSlice]:
+    ports = [("http", "TCP", 80, node_port, 8080), ("admin", "TCP", 81, 0, 8081), ("dns", "UDP", 53, 30053, 5353)]
+    return service("web", WEB, ports), slice_of("web", ports, endpoints)
+
+
+def empty() -> service_pb2.Service:
+    return service("empty", EMPTY, [("", "TCP", 80, 30081, 8080)])
+
+
+def own(text: str) -> list[str]:
+    """Our chains and rules and the jumps to them, without counters."""
+    return [line.split(" [")[0] for line in text.splitlines() if "PODPLANE" in line]

@@ -1,0 +1,135 @@
+"""Rules that others change on the real kernel are mended: as soon as nft tells of it, or by the look now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from nodeagent.proxy.runner import Pace
+from tests.net.kernel import NODE, World, command, until
+from tests.net.proxied import B, Node, empty, flavours, on_node, own, proxied, saved, web
+
+NEVER = Pace(look=600)
+"""No look by itself: what is mended has been heard of."""
+PATIENCE = 3.0
+"""Seconds. It takes some 50 ms on a machine that does nothing else."""
+RELOAD = """*nat
+:PREROUTING ACCEPT [0:0]
+:OTHERS - [0:0]
+-A PREROUTING -j OTHERS
+COMMIT
+*filter
+:FORWARD ACCEPT [0:0]
+-A FORWARD -s 203.0.113.9 -j DROP
+COMMIT
+"""
+
+
+async def breaks(node: Node, *lines: str, text: str = "") -> None:
+    """Break what the proxy has programmed, twice, and see it mended each time."""
+    async with proxied(node):
+        await node.program([web()[0], empty()], [web(B)[1]])
+        whole = sorted(own(saved(node.world.node)))
+        for _ in range(2):
+            for line in lines:
+                await asyncio.to_thread(command, node.world.node, line, text)
+            await asyncio.to_thread(
+                until, lambda: sorted(own(saved(node.world.node))) == whole, f"mended after {lines}", PATIENCE
+            )
+        assert await node.ask(node.world.client, NODE, 30080) == ("b", "10.77.1.1")
+
+
+DAMAGE = [
+    "-t nat -F",
+    "-t nat -F PODPLANE-SERVICES",
+    "-t nat -D PREROUTING 1",
+    "-t nat -A PODPLANE-NODEPORTS -j RETURN",
+    "-D FORWARD 1",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_others_break_is_mended(flavoured: World, damage: str) -> None:
+    flavour = flavours(flavoured.node)[-1]
+    line = f"iptables-{flavour} {damage}"
+    pace = NEVER if flavour == "nft" else Pace(look=0.1)  # legacy tells nobody
+    on_node(flavoured, lambda node: breaks(node, line), spared=not damage.endswith("-F"), pace=pace)
+
+
+@pytest.mark.parametrize("line", ["nft flush ruleset", "nft delete table ip nat"])
+def test_a_flushed_ruleset_is_mended_without_a_look(world: World, line: str) -> None:
+    on_node(world, lambda node: breaks(node, line), pace=NEVER)
+
+
+def test_a_firewall_that_loads_its_rules_anew_is_survived(world: World) -> None:
+    async def scenario(node: Node) -> None:
+        await breaks(node, "iptables-nft-restore", text=RELOAD)
+        assert "-A PREROUTING -j OTHERS" in saved(node.world.node)
+        for table in ("nat", "filter"):
+            command(node.world.node, f"nft flush table ip {table}")
+
+    on_node(world, scenario, pace=NEVER)
+
+
+def test_a_deleted_chain_is_mended(world: World) -> None:
+    async def scenario(node: Node) -> None:
+        async with proxied(node):
+            await node.program([web()[0]], [web(B)[1]])
+            whole = sorted(own(saved(node.world.node)))
+            [chain] = {line.split()[1] for line in whole if line.startswith("-A PODPLANE-SEP") and "5353" in line}
+            [jump] = [line for line in whole if line.endswith(f"-j {chain}")]
+            script = f"*nat\n{jump.replace('-A ', '-D ', 1)}\n-F {chain}\n-X {chain}\nCOMMIT\n"
+            await asyncio.to_thread(command, node.world.node, "iptables-nft-restore --noflush", script)
+            await asyncio.to_thread(
+                until, lambda: sorted(own(saved(node.world.node))) == whole, "the chain is back", PATIENCE
+            )
+
+    on_node(world, scenario, pace=NEVER)
+
+
+def test_somebody_who_changes_his_own_rules_all_the_time_costs_little(world: World) -> None:
+    async def scenario(node: Node) -> None:
+        async with proxied(node):
+            await node.program([web()[0]], [web(B)[1]])
+            written, looks = node.proxy.lines_written, node.proxy.looks
+            command(node.world.node, "nft add table ip others")
+            command(node.world.node, "nft add chain ip others c")
+            script = "\n".join("add rule ip others c counter" for _ in range(200)) + "\nflush chain ip others c\n"
+            loop = asyncio.get_running_loop()
+            started, rounds = loop.time(), 0
+            while loop.time() - started < 1.5:
+                await asyncio.to_thread(command, node.world.node, "nft -f -", script)
+                rounds += 1
+            took = loop.time() - started
+            assert rounds > 5
+            # One for each rest of 250 ms, and the one that found nobody resting.
+            assert 0 < node.proxy.looks - looks <= took / 0.25 + 1
+            assert node.proxy.lines_written == written
+            command(node.world.node, "nft delete table ip others")
+
+    on_node(world, scenario, pace=NEVER)
+
+
+def test_two_who_undo_each_others_work_do_not_spin(world: World) -> None:
+    async def fight(node: Node) -> None:
+        while True:
+            await asyncio.to_thread(command, node.world.node, "nft flush table ip nat")
+
+    async def scenario(node: Node) -> None:
+        async with proxied(node):
+            await node.program([web()[0]], [web(B)[1]])
+            whole = sorted(own(saved(node.world.node)))
+            looks = node.proxy.looks
+            started = asyncio.get_running_loop().time()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.5):
+                    await fight(node)
+            took = asyncio.get_running_loop().time() - started
+            assert node.proxy.looks - looks <= 2 * (took / 0.25 + 1)
+            await asyncio.to_thread(
+                until, lambda: sorted(own(saved(node.world.node))) == whole, "mended in the end", PATIENCE
+            )
+
+    on_node(world, scenario, pace=NEVER)

@@ -1,0 +1,94 @@
+"""A service that iptables refuses, on the real kernel: it holds up no other and takes nothing from any."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from nodeagent.proxy import adopt
+from nodeagent.proxy.iptables import Iptables
+from nodeagent.proxy.isolate import Entry, Isolator
+from nodeagent.proxy.rules import Part, assemble, part
+from nodeagent.proxy.services import ports_of
+from nodeagent.proxy.sync import ProxySync
+from tests.net.kernel import NODE, World
+from tests.net.proxied import CLUSTER, PACE, PODS, WEB, A, B, Node, empty, on_node, own, proxied, saved, web
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("-p tcp -j DNAT --to-destination 10.77.1.2:99999", "(line: -A PODPLANE-SVC-BAD"),  # iptables names the line
+        ("-j REJECT --reject-with icmp-port-unreachable", "iptables-"),  # the kernel refuses it, in nat: no line
+    ],
+)
+def test_a_service_that_iptables_refuses_holds_up_no_other(flavoured: World, rule: str, words: str) -> None:
+    async def scenario(node: Node) -> None:
+        iptables = await Iptables.open()
+        ports = ports_of(web()[0], [web(B)[1]], "node-1")
+        good = {f"default/s{number}": Entry(ports, Part()) for number in range(9)}
+        good["default/web"] = Entry(ports, part(ports, CLUSTER))
+        bad = Entry(ports, Part({"PODPLANE-SVC-BAD": (rule,)}, portals=("-j PODPLANE-SVC-BAD",)))
+        isolator = Isolator(iptables.apply, lambda parts: assemble(parts, PODS, CLUSTER))
+        standing, errors = await isolator.apply({}, {**good, "default/bad": bad})
+        assert list(errors) == ["default/bad"]
+        assert words in errors["default/bad"]
+        assert standing == good
+        assert await node.ask(node.world.client, NODE, 30080) == ("b", "10.77.1.1")
+
+    on_node(flavoured, scenario)
+
+
+def test_a_restarted_agent_that_searches_for_a_bad_service_takes_no_rule_from_others(flavoured: World) -> None:
+    async def scenario(node: Node) -> None:
+        async with proxied(node):
+            await node.program([web()[0], empty()], [web(B)[1]])
+        failures: list[OSError] = []
+        stop = asyncio.Event()
+
+        async def keep_asking() -> int:
+            count = 0
+            while not stop.is_set():
+                try:
+                    await node.ask(node.world.client, NODE, 30080)
+                    await node.ask(node.world.client, WEB, 80)
+                except OSError as error:
+                    failures.append(error)
+                count += 1
+            return count
+
+        asking = asyncio.create_task(keep_asking())
+        iptables = await Iptables.open()
+        standing = {key: Entry((), found) for key, found in adopt.parts(await iptables.found()).items()}
+        assert sorted(standing) == ["default/empty", "default/web"]
+        ports = ports_of(web()[0], [web(A, B)[1]], "node-1")
+        refused = Part({"PODPLANE-SVC-BAD": ("-j REJECT",)}, portals=("-j PODPLANE-SVC-BAD",))
+        wanted = {f"default/{name}": Entry((), Part()) for name in "bcdefghi"}
+        wanted |= {"default/a": Entry((), refused), "default/web": Entry(ports, part(ports, CLUSTER))}
+        isolator = Isolator(iptables.apply, lambda parts: assemble(parts, PODS, CLUSTER))
+        stands, errors = await isolator.apply(standing, wanted)
+        stop.set()
+        assert await asking > 2
+        assert failures == []
+        assert list(errors) == ["default/a"]
+        assert sorted(stands) == sorted({*wanted} - {"default/a"})
+        assert await node.ask(node.world.client, NODE, 30080) in (("a", "10.77.1.1"), ("b", "10.77.1.1"))
+
+    on_node(flavoured, scenario)
+
+
+def test_a_restarted_agent_keeps_the_rules_of_a_service_that_it_cannot_program(world: World) -> None:
+    async def scenario(node: Node) -> None:
+        async with proxied(node):
+            await node.program([web()[0], empty()], [web(B)[1]])
+        whole = sorted(own(saved(node.world.node)))
+        successor = Node(node.world, ProxySync("iptables", node.world.directory, PACE), node.pods)
+        broken = web()[0]
+        broken.spec.clusterIP = "fd00::1"
+        async with proxied(successor):
+            assert "not an IPv4 address" in await successor.program([broken, empty()], [web(B)[1]])
+            assert sorted(own(saved(node.world.node))) == whole
+            assert await node.ask(node.world.client, NODE, 30080) == ("b", "10.77.1.1")
+
+    on_node(world, scenario)
