@@ -52,6 +52,8 @@ NODE_REPORT = 60.0
 NODE_LOOK = 5.0
 RUNTIME_RETRY = 10.0
 RENEW_RETRY = 60.0
+RENEW_LOOK = 60.0
+CLOCK_LOOK = 1.0
 LAST_WORDS = 1.0
 """Seconds for what is still to be said (an event about the pod that failed) when the agent ends by a failure."""
 
@@ -156,6 +158,7 @@ class Agent:
         pods = Pods(tools, self._outbox, self._tasks, self._machine.allocatable)
         await recover(tools, pods)
         self._tasks.start(pods.route_exits(), name="exits")
+        self._tasks.start(self._follow_clock(pods), name="clock")
         self._tasks.start(pods.save_waiting(), name="specs that wait")
         rotator = LogRotator(runtime.living_logs, runtime.reopen_log)
         self._tasks.start(rotator.run(), name="log rotation")
@@ -224,11 +227,19 @@ class Agent:
             return ""
         return f"{self._runtime.programs.kind}://{self._runtime.programs.version}"
 
+    async def _follow_clock(self, pods: Pods) -> None:
+        while True:
+            await asyncio.sleep(CLOCK_LOOK)
+            if by := self._clock.follow():
+                log.warning("the wall clock was set by %+.1f s: timers go on as before", by)
+                pods.clock_stepped(by)
+
     async def _renew(self) -> None:
         """A new certificate at two thirds of the old one's life."""
         while True:
             identity = certificates.read(self._config.paths.pki)
-            await asyncio.sleep(max(0.0, identity.renew_at - self._clock.now()))
+            while (left := identity.renew_at - self._clock.now()) > 0:
+                await asyncio.sleep(min(left, RENEW_LOOK))  # the clock may be set meanwhile
             try:
                 await run_join(["--pki", str(self._config.paths.pki), "--renew"])
                 log.info("certificate renewed")

@@ -180,7 +180,7 @@ def _deadline(state: PodState) -> float | None:
     spec = state.pod.spec
     if not spec.HasField("activeDeadlineSeconds") or not state.admitted:
         return None
-    return state.started_at + spec.activeDeadlineSeconds
+    return state.started_at + state.skew + spec.activeDeadlineSeconds
 
 
 def settle(state: PodState) -> None:

@@ -46,6 +46,14 @@ class TimePassed:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockStepped:
+    """The wall clock was set, by so many seconds; `at` is after it."""
+
+    at: float
+    by: float
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectsChanged:
     """A config map or secret of the pod changed: what waits for one is tried now."""
 
@@ -199,6 +207,7 @@ Event = (
     | SpecChanged
     | DeletionRequested
     | TimePassed
+    | ClockStepped
     | ObjectsChanged
     | AddressTaken
     | SandboxReady

@@ -22,6 +22,7 @@ from nodeagent.pods import backoff, building, conditions, containers, events, wi
 from nodeagent.pods.effects import CancelPull, Effect, Tell
 from nodeagent.pods.restarted import agent_restarted
 from nodeagent.pods.state import ABSENT, MAKING, PULLED, PULLING, READY, REMOVING, RUNNING, WAITING, PodState
+from nodeagent.pods.stepping import clock_stepped
 
 
 class IllegalStep(Exception):
@@ -209,6 +210,7 @@ _HANDLERS: dict[type[events.Event], Callable[[PodState, Any], list[Effect]]] = {
     events.SpecChanged: _spec_changed,
     events.DeletionRequested: _deletion,
     events.TimePassed: _nothing,
+    events.ClockStepped: clock_stepped,
     events.ObjectsChanged: _objects_changed,
     events.AddressTaken: _address_taken,
     events.SandboxReady: _sandbox_ready,

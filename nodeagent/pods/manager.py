@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 from nodeagent.pods import failpoints
 from nodeagent.pods.disk import RETRY
-from nodeagent.pods.events import Event, PodAdmitted, PodRefused
+from nodeagent.pods.events import ClockStepped, Event, PodAdmitted, PodRefused
 from nodeagent.pods.kept import UNKNOWN, KeptPods
 from nodeagent.pods.objects import Key
 from nodeagent.pods.outbox import Outbox
@@ -118,6 +118,7 @@ class Pods:
 
     def _begin(self, pod: Pod) -> None:
         state = new_state(pod)
+        state.offset = self._tools.clock.offset
         refusal = self._refusal(pod)
         now = self._tools.clock.now()
         deleted = pod.metadata.HasField("deletionTimestamp")
@@ -186,6 +187,11 @@ class Pods:
         for worker in self._workers.values():
             if worker.state.pod.metadata.namespace == key[0]:
                 worker.objects_changed()
+
+    def clock_stepped(self, by: float) -> None:
+        """The wall clock was set, and the agent's clock has followed."""
+        for worker in self._workers.values():
+            worker.post(ClockStepped(self._tools.clock.now(), by))
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -13,8 +13,9 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from nodeagent.pods.clock import STEP, Clock
 from nodeagent.pods.codec import decode
-from nodeagent.pods.events import AgentRestarted
+from nodeagent.pods.events import AgentRestarted, ClockStepped, Event
 from nodeagent.pods.journal import Record
 from nodeagent.pods.manager import Pods
 from nodeagent.pods.state import EXITED, READY, RUNNING, PodState, new_state
@@ -96,12 +97,21 @@ async def recover(tools: Tools, pods: Pods) -> None:
             tools.addresses.claim(state.uid, state.address)
         sandbox = _claimed(state, reality)
         event = AgentRestarted(now, rebooted, sandbox is not None, reality.instances(state.uid))
-        pods.adopt(state, [event], sandbox)
+        pods.adopt(state, [*_stepped(state, tools.clock, rebooted), event], sandbox)
     known = {state.uid for state in found}
     for uid in tools.journal.found():
         if uid not in known:
             await _clear_unknown(tools, uid)
     log.info("recovered %d pods%s", len(found), " after a reboot" if rebooted else "")
+
+
+def _stepped(state: PodState, clock: Clock, rebooted: bool) -> list[Event]:
+    """What the wall clock was set by while no agent ran. Over a reboot nobody can tell that from the time it took."""
+    by = 0.0 if rebooted or not state.offset else clock.offset - state.offset
+    if abs(by) < STEP:
+        state.offset = clock.offset
+        return []
+    return [ClockStepped(clock.now(), by)]
 
 
 def _claimed(state: PodState, reality: Reality) -> Sandbox | None:

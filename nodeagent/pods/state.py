@@ -1,6 +1,6 @@
 """What is known of one pod: plain data that the machine changes and the journal keeps. Pure.
 
-Times are seconds since the epoch by the agent's steady clock (nodeagent/pods/clock.py).
+Times are seconds since the epoch by the agent's clock (clock.py); when that is set, those to come move (stepping.py).
 """
 
 from __future__ import annotations
@@ -118,6 +118,10 @@ class PodState:
     message: str = ""
     deleted: bool = False
     gone: bool = False
+    offset: float = 0.0
+    """Wall clock minus monotonic clock when the timers were last right; 0: not known."""
+    skew: float = 0.0
+    """By how much the wall clock was set since started_at."""
     since: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Condition type -> its status and when it took it."""
     history: deque[str] = field(default_factory=lambda: deque(maxlen=64))

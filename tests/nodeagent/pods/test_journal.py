@@ -128,7 +128,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     directory.mkdir()
     syscalls.mount("tmpfs", directory, "tmpfs", 0, "size=64k")
     yield directory
-    syscalls.umount2(directory, 0)
+    syscalls.umount2(directory, syscalls.MNT_DETACH)
 
 
 async def test_a_full_disk_is_told_leaves_nothing_half_written_and_is_got_over(
