@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -71,42 +72,42 @@ class Sweep:
     def __init__(self, cluster: Cluster, api: Api) -> None:
         self._cluster, self._api = cluster, api
         self._number = 0
+        self._armed = False
         self._ledger = subprocess.Popen(
             [sys.executable, "-m", "tests.support.ledger", cluster.root, NODE],
             cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        assert self._balance() == []
+        self._balances("at first")
 
     def close(self) -> None:
         self._ledger.communicate(timeout=10)
 
     def _balance(self) -> list[str]:
+        """What does not balance now; AssertionError for what can never be put right."""
         assert self._ledger.stdin is not None
         assert self._ledger.stdout is not None
         print("now", file=self._ledger.stdin, flush=True)
-        found: list[str] = json.loads(self._ledger.stdout.readline() or '["the ledger ended"]')
-        return found
+        found: dict[str, list[str]] = json.loads(self._ledger.stdout.readline())
+        assert found["happened"] == [], self._words()
+        return found["now"]
 
     def _balances(self, when: str) -> None:
         """What is on its way out may still be there for a moment."""
-        last: list[str] = []
-
-        def balanced() -> bool:
-            nonlocal last
-            last = self._balance()
-            return not last
-
-        try:
-            eventually(balanced, 10)
-        except AssertionError:
-            raise AssertionError(f"{when}: {last}; {self._words()}") from None
+        deadline = time.monotonic() + 10
+        while left := self._balance():
+            assert time.monotonic() < deadline, f"{when}: {left}; {self._words()}"
 
     def _words(self) -> str:
         return "\n".join(["the agent said:", *self._cluster.log(NODE).read_text().splitlines()[-25:]])
 
     def _agent(self, point: str = "") -> None:
+        self._armed = bool(point)
         self._cluster.kill(NODE)
         self._cluster.start_node(NODE, {failpoints.VARIABLE: point} if point else None)
+
+    def _unarmed_agent(self) -> None:
+        if self._armed or self._cluster.process(NODE) is None:
+            self._agent()
 
     def _dies_or(self, point: str, name: str, life: Life, *, gone: bool) -> bool:
         """Whether the agent was killed before the pod came to where it was going."""
@@ -139,7 +140,7 @@ class Sweep:
     def stop(self, life: Life, point: str) -> bool:
         """Kill the agent at `point` while it takes the pod over or stops it; False where that does not come by it."""
         name = self._name(life)
-        self._alive()
+        self._unarmed_agent()
         self._api.create(life.pod(name))
         self._api.pod_when(name, life.has_come_far, seconds=SECONDS)
         self._agent(point)
@@ -160,13 +161,9 @@ class Sweep:
 
     def _end(self, life: Life, name: str) -> None:
         if self._api.find(POD, name) is not None:
-            self._alive()
+            self._unarmed_agent()
             self._api.delete(POD, name, grace=life.grace)
         self._api.gone(POD, name, seconds=SECONDS)
-
-    def _alive(self) -> None:
-        if self._cluster.process(NODE) is None:
-            self._agent()
 
     def _name(self, life: Life) -> str:
         self._number += 1

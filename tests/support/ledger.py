@@ -3,7 +3,8 @@
     python -m tests.support.ledger CLUSTER_DIRECTORY NODE
 
 Follows every pod over a watch and looks at the node's processes all the time; for each line on its input it holds the
-API against the host and answers with a line of JSON: the list of what does not balance, empty where all does.
+API against the host and answers with a line of JSON: {"happened": what went wrong since the last line, "now": what
+does not balance at present}; both are empty where all is well.
 
 - L3 a pod's revisions rise without a double, its restart counts and its phase never go back;
 - L4 no pod uid and container name has two instances with processes at one time;
@@ -13,7 +14,7 @@ API against the host and answers with a line of JSON: the list of what does not 
 - L7 everything on the node that is a pod's (pins, links, mounts, cgroups, conmon, addresses, directories, files) is a
   pod's that the API knows.
 
-L3-L6 are remembered: what was once wrong stays wrong. Never changes anything.
+What is on its way out may be in "now" for a moment. Never changes anything.
 """
 
 from __future__ import annotations
@@ -192,11 +193,11 @@ class Ledger:
                     self._doubles[f"L4 pod {uid}: {container} has the instances {sorted(attempts)}"] = None
             time.sleep(0.02)
 
-    def balance(self) -> list[str]:
-        """What does not balance now, and what has ever been wrong in the history."""
+    def balance(self) -> dict[str, list[str]]:
+        """What happened since the last time, and what does not balance now."""
         pods = {pod.metadata.uid: pod for pod in self._api.list(POD)}
         self._follow(max((int(pod.metadata.resourceVersion) for pod in pods.values()), default=0))
-        wrong = [*self._history.wrong, *self._doubles]
+        wrong: list[str] = []
         for pod in pods.values():
             wrong += self._restarted(pod)
         known = {uid for uid, pod in pods.items() if pod.spec.nodeName == self._node}
@@ -204,7 +205,9 @@ class Ledger:
         pins, links = self._host.links()
         if len(links) != pins:
             wrong.append(f"L7 {pins} sandboxes with a network, and the links {links}")
-        return wrong
+        happened, self._history.wrong = [*self._history.wrong, *self._doubles], []
+        self._doubles = {}
+        return {"happened": happened, "now": wrong}
 
     def _follow(self, revision: int) -> None:
         """Take in what the watch has brought, which is at least up to `revision`."""
