@@ -80,10 +80,14 @@ class Socket:
 
     def __init__(self, family: int = socket.NETLINK_ROUTE) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
-        self._socket.bind((0, 0))
-        self._socket.settimeout(_DEADLINE)
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+        try:
+            self._socket.bind((0, 0))
+            self._socket.settimeout(_DEADLINE)
+            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+        except BaseException:
+            self._socket.close()
+            raise
         self._lock = threading.Lock()
         self._sequence = 0
 

@@ -174,13 +174,14 @@ class Network:
 
         The calling thread is in that namespace and netns is a descriptor of it. Raises SandboxFailure.
         """
-        if self.problem is not None or self._cidr is None:
-            raise SandboxFailure(f"cannot attach the pod to the network: {self.problem}")
-        name, own = host_link(pod_uid, attempt), IPv4Interface((address, self._cidr.prefixlen))
+        problem, cidr = self.problem, self._cidr  # another thread may configure the network meanwhile
+        if problem is not None or cidr is None:
+            raise SandboxFailure(f"cannot attach the pod to the network: {problem}")
+        name, own = host_link(pod_uid, attempt), IPv4Interface((address, cidr.prefixlen))
         try:
             with Socket() as inside:
                 self._connect(name, netns, inside, own)
-                self._furnish(inside, own, gateway(str(self._cidr)))
+                self._furnish(inside, own, gateway(str(cidr)))
         except OSError as error:
             raise SandboxFailure(f"cannot attach the pod to the network: {error}") from error
 

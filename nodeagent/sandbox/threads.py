@@ -7,15 +7,21 @@ interrupt the work half-way: the caller is cancelled after it, so that nothing r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import TypeVar
+
+from nodeagent.sandbox.failure import SandboxFailure
 
 T = TypeVar("T")
 
 
 async def in_fresh_thread(work: Callable[[], T], name: str) -> T:
-    """Run work in a new thread and return what it returns or raise what it raises."""
+    """Run work in a new thread and return what it returns or raise what it raises.
+
+    Raises SandboxFailure where no thread can be had.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -32,11 +38,16 @@ async def in_fresh_thread(work: Callable[[], T], name: str) -> T:
         else:
             loop.call_soon_threadsafe(settle, lambda: done.set_result(result))
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:  # the limit of threads or of memory
+        raise SandboxFailure(f"cannot work on the pod's sandbox: {error}") from error
     try:
         return await asyncio.shield(done)
     except asyncio.CancelledError:
-        await asyncio.wait([done])
+        while not done.done():  # however often it is cancelled: the caller holds a lock for the work
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([done])
         if not done.cancelled():
             done.exception()  # seen: the caller asked for nothing any more
         raise
