@@ -6,6 +6,10 @@ import os
 import subprocess
 from pathlib import Path
 
+from devcluster.proc import Process, command_line, pids
+
+PROGRAMS = {"conmon", "crun", "runc", "podplane-nodeagent", "podplane-controlplane"}
+
 
 def snapshot() -> dict[str, list[str]]:
     """Everything that a cluster might leave: links, addresses, routes, rules, mounts, cgroups, processes."""
@@ -38,12 +42,9 @@ def _lines(*argv: str) -> list[str]:
 def _processes() -> list[str]:
     """Our programs and those that we start; zombies wait for PID 1 and are not ours to reap."""
     found = []
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            name = Path(f"/proc/{entry}/comm").read_text().strip()
-            state = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if state != "Z" and name in {"conmon", "crun", "runc", "podplane-nodeag", "podplane-contro", "sleep"}:
-            found.append(f"{entry} {name}")
+    for pid in pids():
+        words = command_line(pid)
+        ours = any(Path(word).name in PROGRAMS for word in words[:3]) or words == ["sleep", "infinity"]
+        if ours and Process.of(pid) is not None:
+            found.append(f"{pid} {' '.join(words[:4])}")
     return found
