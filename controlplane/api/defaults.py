@@ -12,8 +12,9 @@ from typing import Any
 from google.protobuf.message import Message
 
 from controlplane.api.admission_context import AdmissionContext
+from controlplane.api.walking import Plans
 from podplane import intstr, quantity
-from podplane.manifest.schema import Shape, fields
+from podplane.manifest.schema import Shape
 from podplane.qos import qos_class
 from podplane.v1 import (
     apps_pb2,
@@ -227,19 +228,24 @@ def _unset(message: Message, name: str, value: Any) -> None:
         setattr(message, name, value)
 
 
+_QUANTITIES = Plans(lambda _descriptor, field: field.shape is Shape.QUANTITY)
+
+
 def _canonical(message: Message) -> None:
-    known = fields(message.DESCRIPTOR)
-    for descriptor, value in message.ListFields():
-        field = known[descriptor.name]
-        if field.shape is Shape.QUANTITY:
-            if field.is_map:
-                for key in list(value):
-                    value[key] = _spelled(value[key])
-            else:
-                setattr(message, field.name, _spelled(value))
-        elif field.shape is Shape.MESSAGE and not field.is_map:
-            for item in value if field.is_list else (value,):
-                _canonical(item)
+    plan = _QUANTITIES.of(message)
+    for step in plan.wanted:
+        value = step.value(message)
+        if value is None:
+            continue
+        if step.is_map:
+            for key in list(value):
+                value[key] = _spelled(value[key])
+        else:
+            setattr(message, step.name, _spelled(value))
+    for step in plan.nested:
+        value = step.value(message)
+        for item in () if value is None else (value,) if step.single else value:
+            _canonical(item)
 
 
 def _spelled(text: str) -> str:

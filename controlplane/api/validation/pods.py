@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.message import Message
@@ -29,12 +31,31 @@ _MUTABLE = (
 
 def pod(obj: pod_pb2.Pod, old: pod_pb2.Pod | None, _context: AdmissionContext) -> list[FieldError]:
     """A pod; on update also that only what may change has changed."""
-    found = Problems()
-    pod_spec(obj.spec, "spec", found)
+    found = Problems(_judged(obj.spec))
     if old is not None:
         _update(obj.spec, old.spec, found)
     elif obj.spec.nodeName:
         found.syntax("spec.nodeName", obj.spec.nodeName, names.dns_subdomain)
+    return found
+
+
+_REMEMBERED = 4096  # bytes of a spec: larger ones would fill the memory
+
+
+def _judged(spec: pod_pb2.PodSpec) -> Iterable[FieldError]:
+    """What is wrong with a spec. The pods of one template have the same: it is judged once."""
+    encoded = spec.SerializeToString(deterministic=True)
+    return _judge_encoded(encoded) if len(encoded) <= _REMEMBERED else _judge(spec)
+
+
+@lru_cache(maxsize=1024)
+def _judge_encoded(spec: bytes) -> tuple[FieldError, ...]:
+    return tuple(_judge(pod_pb2.PodSpec.FromString(spec)))
+
+
+def _judge(spec: pod_pb2.PodSpec) -> Problems:
+    found = Problems()
+    pod_spec(spec, "spec", found)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 
 from google.protobuf.message import Message
 
@@ -46,7 +47,7 @@ class Problems(list[FieldError]):
             if required:
                 self.required(path)
             return
-        for detail in check(value):
+        for detail in _details(check, value) if len(value) <= _REMEMBERED else check(value):
             self.invalid(path, value, detail)
 
     def one_of(self, path: str, value: str, supported: Collection[str], *, required: bool = True) -> None:
@@ -71,6 +72,14 @@ class Problems(list[FieldError]):
     def immutable(self, path: str, value: object, old: object) -> None:
         if value != old:
             self.invalid(path, value, IMMUTABLE)
+
+
+_REMEMBERED = 63  # characters: most names are met again and again, and longer ones would fill the memory
+
+
+@lru_cache(maxsize=4096)
+def _details(check: Check, value: str) -> tuple[str, ...]:
+    return tuple(check(value))
 
 
 NOT_NEGATIVE = "must be greater than or equal to 0"

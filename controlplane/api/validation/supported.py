@@ -6,18 +6,16 @@ here but with their kind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from controlplane.api.admission_context import AdmissionContext
 from controlplane.api.validation.problems import Problems, shown
+from controlplane.api.walking import Plans
 from podplane.errors import FieldError
-from podplane.manifest.schema import Field, Shape, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,17 +146,24 @@ def supported(obj: Message, _old: Message | None, _context: AdmissionContext) ->
     return found
 
 
+_PLANS = Plans(lambda descriptor, field: f"{descriptor.name}.{field.name}" in UNSUPPORTED)
+
+
 def _walk(message: Message, path: str, found: Problems, skip: tuple[str, ...] = ()) -> None:
-    nested, refused = _plan(message.DESCRIPTOR)
-    for descriptor, value in message.ListFields():
-        name = descriptor.name
-        if name in skip:
+    plan = _PLANS.of(message)
+    for step in plan.wanted:
+        value = step.value(message)
+        if value is not None:
+            _refuse(UNSUPPORTED[f"{message.DESCRIPTOR.name}.{step.name}"], value, f"{path}{step.name}", found)
+    for step in plan.nested:
+        value = None if step.name in skip else step.value(message)
+        if value is None:
             continue
-        if name in refused:
-            _refuse(refused[name], value, f"{path}{name}", found)
-        elif name in nested:
-            for at, one in _items(nested[name], value, f"{path}{name}"):
-                _walk(one, f"{at}.", found)
+        if step.single:
+            _walk(value, f"{path}{step.name}.", found)
+            continue
+        for index, one in enumerate(value):
+            _walk(one, f"{path}{step.name}[{index}].", found)
 
 
 def _refuse(refused: Refused, value: Any, path: str, found: Problems) -> None:
@@ -168,27 +173,3 @@ def _refuse(refused: Refused, value: Any, path: str, found: Problems) -> None:
     for one in (value,) if isinstance(value, str | int) else value:
         if refused.covers(one):
             found.forbidden(path, f"{shown(one)} is not supported by this version")
-
-
-def _items(field: Field, value: Any, path: str) -> Iterator[tuple[str, Message]]:
-    if field.is_list:
-        yield from ((f"{path}[{index}]", one) for index, one in enumerate(value))
-    else:
-        yield path, value
-
-
-@cache
-def _plan(descriptor: Descriptor) -> tuple[dict[str, Field], dict[str, Refused]]:
-    """The fields below which something is refused, and those that have a row themselves."""
-    known = fields(descriptor)
-    refused = {name: UNSUPPORTED[key] for name in known if (key := f"{descriptor.name}.{name}") in UNSUPPORTED}
-    nested = {
-        name: field
-        for name, field in known.items()
-        if name not in refused and _is_message(field) and field.message is not None and any(_plan(field.message))
-    }
-    return nested, refused
-
-
-def _is_message(field: Field) -> bool:
-    return field.shape is Shape.MESSAGE and not field.is_map
