@@ -56,7 +56,11 @@ class Authenticator:
         """The caller, None where it shows no credentials; Unauthenticated where it shows bad ones."""
         certificate = call.auth_context().get("x509_pem_cert")
         if certificate:
-            return _node(bytes(next(iter(certificate))))
+            node = _node(bytes(next(iter(certificate))))
+            # TLS looked at the dates when the connection began, and a connection may last for ever.
+            if not self.still_valid(node):
+                raise Unauthenticated("the node's certificate has expired: connect again with its successor")
+            return node
         for name, value in call.invocation_metadata() or ():
             if name == "authorization":
                 return self._bearer(value if isinstance(value, str) else value.decode("ascii", "replace"))
@@ -83,7 +87,7 @@ class Authenticator:
 
 @functools.lru_cache(maxsize=4096)
 def _node(pem: bytes) -> Identity:
-    """The node whose certificate this is; TLS has checked signature and dates."""
+    """The node whose certificate this is; TLS has checked the signature."""
     certificate = x509.load_pem_x509_certificate(pem)
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     organizations = [item.value for item in certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]

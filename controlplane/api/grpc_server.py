@@ -46,6 +46,9 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # Clients ping every second at the most; gRPC's own bound is five minutes and ends their connections.
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+    # What one connection may cost: a handshake that dawdles, and streams that it leaves open.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_concurrent_streams", 1_000),
     # Without this a second server would share the port in silence.
     ("grpc.so_reuseport", 0),
 )

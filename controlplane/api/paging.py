@@ -56,7 +56,7 @@ class Pager:
     def more(self, kind: Kind, query: Query, token: str, limit: int) -> bytes:
         """The page that a continue token means."""
         identifier, _, offset = token.partition(".")
-        if not offset.isascii() or not offset.isdigit():
+        if not offset.isascii() or not offset.isdigit() or len(offset) > 18:
             raise Invalid("continue: the token is not one that this server gave")
         self._forget()
         snapshot = self._snapshots.get(identifier)

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 Report = session_pb2.PodStatusReport
 
+WAITING = 64
+"""Reports of one pod that may wait for the store; agents queue 16."""
+
 
 @dataclass(slots=True)
 class _Line:
@@ -46,11 +49,14 @@ class Reports:
 
     def take(self, node: str, instance: str, report: Report) -> None:
         """Queue a report of `node`'s agent; returns at once."""
+        instance = f"{node} {instance}"  # sequences of one node say nothing about another's
         line = self._lines.setdefault(report.uid, _Line(instance, -1))
         if line.instance == instance and report.sequence <= line.sequence and not report.terminated:
             return
         line.instance, line.sequence = instance, report.sequence
         line.waiting.append((node, report))
+        if len(line.waiting) > WAITING:
+            del line.waiting[0]  # the store is slow or the agent floods: what is newer says more
         if not line.busy:
             line.busy = True
             self._tasks.spawn(self._drain(report.uid, line), name=f"pod-status/{report.uid}")

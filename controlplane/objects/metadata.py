@@ -148,10 +148,10 @@ def revision_asked(obj: Message) -> int | None:
     text = metadata_of(obj).resourceVersion
     if not text:
         return None
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise Invalid(
             "cannot use resourceVersion: not one of this store",
-            [FieldError("metadata.resourceVersion", f'Invalid value: "{text}"')],
+            [FieldError("metadata.resourceVersion", f'Invalid value: "{text[:64]}"')],
         )
     return int(text)
 

@@ -62,7 +62,7 @@ def _docker_config(obj: config_pb2.Secret, found: Problems) -> None:
     for key in _REQUIRED_KEYS[obj.type]:
         try:
             json.loads(obj.data.get(key, b"{}"))
-        except ValueError:
+        except (ValueError, RecursionError):
             found.add(f"data[{key}]", "Invalid value: <secret contents redacted>: must be JSON")
 
 

@@ -215,3 +215,15 @@ async def test_every_kind_is_listed_and_watched(plane: Plane, kind: Any) -> None
     assert (listed.apiVersion, listed.kind) == (kind.api_version, f"{kind.name}List")
     frame = [frame async for frame in _until_bookmark(admin.call(f"{service}/Watch", requests_pb2.WatchRequest()))][-1]
     assert int(frame.events[-1].object.metadata.resourceVersion) > 0
+
+
+async def test_numbers_without_end_are_invalid_and_no_internal_error(plane: Plane) -> None:
+    admin, endless = plane.person(), "9" * 5000
+    made = await admin.call("ConfigMaps/Create", config_map("a"))
+    made.metadata.resourceVersion = endless
+    assert (await status(admin.call("ConfigMaps/Update", made)))[0] == "INVALID_ARGUMENT"
+    page = requests_pb2.ListRequest(**{"continue": f"0123.{endless}"})  # type: ignore[arg-type]
+    assert (await status(admin.call("ConfigMaps/List", page)))[0] == "INVALID_ARGUMENT"
+    secret = config_pb2.Secret(metadata={"name": "s"}, type="kubernetes.io/dockerconfigjson")  # type: ignore[arg-type]
+    secret.data[".dockerconfigjson"] = b"[" * 100_000
+    assert (await status(admin.call("Secrets/Create", secret)))[0] == "INVALID_ARGUMENT"
