@@ -18,6 +18,7 @@ from nodeagent import certificates, node_status
 from nodeagent.certificates import Identity
 from nodeagent.config import Config
 from nodeagent.joining import CannotStart, identify, lock, run_join
+from nodeagent.metrics import Metrics
 from nodeagent.network_follower import NetworkFollower
 from nodeagent.node_status import Machine
 from nodeagent.pods.addresses import Addresses
@@ -43,6 +44,7 @@ from nodeagent.sandbox.network import Network
 from nodeagent.sandbox.sandboxes import Sandboxes, SandboxFailure
 from nodeagent.session import Session
 from nodeagent.streams import Streams
+from podplane.metrics_server import MetricsServer
 from podplane.tasks import TaskEnded, Tasks
 from podplane.v1.session_pb2 import ProxyReport, Welcome
 
@@ -74,6 +76,7 @@ class Agent:
         self._objects = Objects(config.paths)
         self._addresses = Addresses()
         self._disk = Disk()
+        self._metrics = Metrics()
         self._images = ImageStore(config.paths.state, config.paths.run, registries_conf=config.registries_conf)
         self._runtime: ContainerRuntime | None = None
         self._runtime_problem: str | None = "the container runtime is being tried"
@@ -82,11 +85,18 @@ class Agent:
             config.paths, machine.name, self._objects, self._outbox, lambda welcome: self._welcomed(welcome)
         )
         self._follower = NetworkFollower(machine.name, self._objects, self._receiver, network, self._proxy)
+        self._metrics.describe(lambda: self._receiver.is_connected, lambda: self._outbox.depth)
+        self._metrics_server: MetricsServer | None = None
         self._since: dict[str, tuple[str, float]] = {}
         self._look_now = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set. Raises TaskEnded."""
+        """Until `stop` is set. Raises TaskEnded; CannotStart where the metrics' address cannot be had."""
+        if self._config.metrics is not None:
+            try:
+                self._metrics_server = await MetricsServer.open(self._metrics.registry, *self._config.metrics)
+            except OSError as error:
+                raise CannotStart(str(error)) from error
         self._objects.load()
         self._addresses.cidr = self._receiver.membership.pod_cidr
         kept = KeptPods(self._config.paths)
@@ -119,6 +129,8 @@ class Agent:
 
     async def _close(self) -> None:
         await self._tasks.stop()
+        if self._metrics_server is not None:
+            await self._metrics_server.close()
         await self._images.close()
         if self._runtime is not None:
             await self._runtime.close()
@@ -157,6 +169,7 @@ class Agent:
         tools = self._tools(runtime)
         pods = Pods(tools, self._outbox, self._tasks, self._machine.allocatable)
         await recover(tools, pods)
+        self._metrics.describe_pods(pods.phases)
         self._tasks.start(pods.route_exits(), name="exits")
         self._tasks.start(self._follow_clock(pods), name="clock")
         self._tasks.start(pods.save_waiting(), name="specs that wait")
@@ -182,6 +195,7 @@ class Agent:
             reports=self._outbox,
             network_problem=self._network_problem,
             disk=self._disk,
+            metrics=self._metrics,
         )
 
     # ── the node ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,5 +1,4 @@
-"""The flags of podplane-nodeagent and what they mean. Every flag can also be set as PODPLANE_<NAME> in the environment
-(`--state-dir` is PODPLANE_STATE_DIR); the command line wins.
+"""The flags of podplane-nodeagent and what they mean; podplane/options.py says where else they can be set.
 
 Pure but for reading the environment. Fails with argparse's own message and exit status 2.
 """
@@ -7,16 +6,19 @@ Pure but for reading the environment. Fails with argparse's own message and exit
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nodeagent.paths import Paths
 from podplane import names
 from podplane.logging import FORMATS, LEVELS
+from podplane.metrics_server import METRICS_HELP, metrics_address
+from podplane.options import Flags, Options
 
 DEFAULT_STATE = "/var/lib/podplane/nodeagent"
 DEFAULT_RUN = "/run/podplane"
@@ -46,94 +48,82 @@ class Config:
     host_image_hide: tuple[Path, ...] = ()
     cgroup_root: str = "podplane"
     proxy_mode: str = "iptables"
+    metrics: tuple[str, int] | None = None
+    """Host and port of /metrics."""
     log_level: str = "info"
     log_format: str = "text"
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Config:
     """The configuration; argparse ends the process where it is wrong."""
-    environment = os.environ if environment is None else environment
-    options = _parser(environment).parse_args(argv)
-    return Config(
-        command=options.command,
-        paths=Paths(options.state_dir.absolute(), options.run_dir.absolute()),
-        node_name=getattr(options, "node_name", ""),
-        join=getattr(options, "join", ""),
-        token_file=getattr(options, "token_file", ""),
-        node_ip=getattr(options, "node_ip", ""),
-        runtime=options.runtime,
-        registries_conf=getattr(options, "registries_conf", None),
-        host_path_allow=tuple(getattr(options, "host_path_allow", None) or ()),
-        host_image_hide=tuple(getattr(options, "host_image_hide", None) or ()),
-        cgroup_root=options.cgroup_root,
-        proxy_mode=options.proxy_mode,
-        log_level=options.log_level,
-        log_format=options.log_format,
-    )
-
-
-def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="podplane-nodeagent",
         description="Runs pods on this machine for a Podplane control plane.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    reader = Options(parser, os.environ if environment is None else environment)
     commands = parser.add_subparsers(dest="command", required=True, metavar="run | cleanup")
-    run = commands.add_parser("run", help="run the agent; SIGTERM ends it, and the pods run on")
-    cleanup = commands.add_parser("cleanup", help="remove pods, network, rules, mounts and state from this machine")
-    for command in (run, cleanup):
-        _common(command, environment)
-    _running(run, environment)
-    return parser
+    run = reader.flags(commands.add_parser("run", help="run the agent; SIGTERM ends it, and the pods run on"))
+    words = "remove pods, network, rules, mounts and state from this machine"
+    cleanup = reader.flags(commands.add_parser("cleanup", help=words))
+    for flags in (run, cleanup):
+        _common(flags)
+    _running(run)
+    return _config(reader.parse(argv))
 
 
-def _common(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
-    add = _adder(parser, environment)
-    add("--state-dir", DEFAULT_STATE, "what outlives a reboot", type=Path)
-    add("--run-dir", DEFAULT_RUN, "what ends with the boot; a tmpfs", type=Path)
-    add("--runtime", "auto", "OCI runtime", choices=RUNTIMES)
-    add("--cgroup-root", "podplane", "cgroup below which pods have theirs", type=_cgroup, metavar="NAME")
-    add("--proxy-mode", "iptables", "how services become rules; this version has iptables", choices=("iptables",))
-    add("--log-level", "info", "least severe level that is logged", choices=LEVELS)
-    add("--log-format", "text", "form of the log lines", choices=FORMATS)
+def _config(options: argparse.Namespace) -> Config:
+    config = Config(
+        command=options.command,
+        paths=Paths(options.state_dir.absolute(), options.run_dir.absolute()),
+        node_name="",
+        runtime=options.runtime,
+        cgroup_root=options.cgroup_root,
+        proxy_mode=options.proxy_mode,
+        log_level=options.log_level,
+        log_format=options.log_format,
+    )
+    if options.command != "run":
+        return config
+    return dataclasses.replace(
+        config,
+        node_name=options.node_name,
+        join=options.join,
+        token_file=options.token_file,
+        node_ip=options.node_ip,
+        registries_conf=options.registries_conf,
+        host_path_allow=options.host_path_allow,
+        host_image_hide=options.host_image_hide,
+        metrics=options.metrics_address,
+    )
 
 
-def _running(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
-    add = _adder(parser, environment)
-    add("--join", "", "HOST:PORT of the control plane; needed until the node has joined", metavar="ADDRESS")
-    add("--token-file", "", "file with the bootstrap token, or - for stdin; needed to join", metavar="F|-")
-    add("--node-name", socket.gethostname().lower(), "the node's name", type=_node_name)
-    add("--node-ip", "", "the node's address; default: the source address of the default route", type=_address)
-    add("--registries-conf", None, "registries.conf(5); default: the system's", type=_file, metavar="FILE")
-    add(
-        "--host-path-allow",
-        None,
+def _common(flags: Flags) -> None:
+    flags.add("--state-dir", DEFAULT_STATE, "what outlives a reboot", type=Path)
+    flags.add("--run-dir", DEFAULT_RUN, "what ends with the boot; a tmpfs", type=Path)
+    flags.add("--runtime", "auto", "OCI runtime", choices=RUNTIMES)
+    flags.add("--cgroup-root", "podplane", "cgroup below which pods have theirs", type=_cgroup, metavar="NAME")
+    flags.add("--proxy-mode", "iptables", "how services become rules; this version has iptables", choices=("iptables",))
+    flags.add("--log-level", "info", "least severe level that is logged", choices=LEVELS)
+    flags.add("--log-format", "text", "form of the log lines", choices=FORMATS)
+
+
+def _running(flags: Flags) -> None:
+    flags.add("--join", "", "HOST:PORT of the control plane; needed until the node has joined", metavar="ADDRESS")
+    flags.add("--token-file", "", "file with the bootstrap token, or - for stdin; needed to join", metavar="F|-")
+    flags.add("--node-name", socket.gethostname().lower(), "the node's name", type=_node_name)
+    words = "the node's address; default: the source address of the default route"
+    flags.add("--node-ip", "", words, type=_address)
+    flags.add("--metrics-address", None, METRICS_HELP, type=metrics_address, metavar="HOST:PORT")
+    flags.add("--registries-conf", None, "registries.conf(5); default: the system's", type=_file, metavar="FILE")
+    words = (
         "hostPath volumes may only lie below these paths, separated by commas; default: anywhere but in the "
-        "daemons' own directories",
-        type=_paths,
-        metavar="PATH,...",
+        "daemons' own directories"
     )
-    add(
-        "--host-image-hide",
-        None,
-        "further paths of this machine that containers of `image: host` may not see, separated by commas",
-        type=_paths,
-        metavar="PATH,...",
-    )
-
-
-def _adder(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> Callable[..., None]:
-    def add(flag: str, default: object, words: str, **options: object) -> None:
-        variable = "PODPLANE_" + flag.lstrip("-").replace("-", "_").upper()
-        shown = f" (default {default})" if default not in ("", None) else ""
-        found = environment.get(variable, default)
-        choices = options.get("choices")
-        if isinstance(choices, tuple) and found not in choices:  # argparse does not look at defaults
-            parser.error(f"{variable}={found}: choose from {', '.join(choices)}")
-        parser.add_argument(flag, default=found, help=f"{words} [{variable}]{shown}", **options)  # type: ignore[arg-type]
-
-    return add
+    flags.add("--host-path-allow", (), words, type=_paths, metavar="PATH,...")
+    words = "further paths of this machine that containers of `image: host` may not see, separated by commas"
+    flags.add("--host-image-hide", (), words, type=_paths, metavar="PATH,...")
 
 
 def _node_name(text: str) -> str:

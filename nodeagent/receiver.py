@@ -64,6 +64,10 @@ class FrameReceiver:
         self._ready.set_result((pods, streams))
 
     @property
+    def is_connected(self) -> bool:
+        return self._channel is not None
+
+    @property
     def revision(self) -> int:
         """The store's revision that this node has taken in."""
         return self.membership.last_revision

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from nodeagent.pods import failpoints
 from nodeagent.pods.disk import RETRY
@@ -165,6 +165,10 @@ class Pods:
     def _own_grace(self, uid: str) -> float:
         worker = self._workers.get(uid)
         return float(worker.state.grace) if worker is not None else 0.0
+
+    def phases(self) -> Iterator[str]:
+        """The phase of every pod of which the node has a trace."""
+        return (trace.phase for trace in self.traces())
 
     def traces(self) -> list[PodTrace]:
         """Every pod of which the node has a trace."""

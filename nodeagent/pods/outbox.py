@@ -113,6 +113,12 @@ class Outbox(Reports):
         self._sequence += 1
         return self._sequence
 
+    @property
+    def depth(self) -> int:
+        """How many frames wait."""
+        single = sum(waits is not None for waits in (self._node, self._proxy)) + bool(self._acknowledged)
+        return single + len(self._others) + len(self._events) + sum(len(line.waiting) for line in self._lines.values())
+
     # ── what the session takes ───────────────────────────────────────────────────────────────────────────────
 
     def reconnected(self) -> None:

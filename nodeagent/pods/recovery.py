@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
+from nodeagent.pods import netfiles
 from nodeagent.pods.clock import STEP, Clock
 from nodeagent.pods.codec import decode
 from nodeagent.pods.events import AgentRestarted, ClockStepped, Event
@@ -20,6 +22,7 @@ from nodeagent.pods.journal import Record
 from nodeagent.pods.manager import Pods
 from nodeagent.pods.state import EXITED, READY, RUNNING, PodState, new_state
 from nodeagent.pods.tools import Tools
+from nodeagent.runtime.volumes import VolumeFailure
 from nodeagent.sandbox.sandboxes import SandboxFailure
 from nodeagent.types import ContainerFound, RuntimeFailure, Sandbox
 from podplane.v1.pod_pb2 import Pod
@@ -99,9 +102,12 @@ async def recover(tools: Tools, pods: Pods) -> None:
         event = AgentRestarted(now, rebooted, sandbox is not None, reality.instances(state.uid))
         pods.adopt(state, [*_stepped(state, tools.clock, rebooted), event], sandbox)
     known = {state.uid for state in found}
-    for uid in tools.journal.found():
-        if uid not in known:
-            await _clear_unknown(tools, uid)
+    for uid in specs.keys() - known:  # never begun: the control plane sends it again where it still wants it
+        pods.kept.forget(uid)
+    for uid in tools.journal.found().keys() - known:
+        log.warning("pod %s is in the journal without a spec: what is left of it is removed", uid)
+        tools.journal.forget(uid)
+    await _sweep_directories(tools, known)
     log.info("recovered %d pods%s", len(found), " after a reboot" if rebooted else "")
 
 
@@ -152,7 +158,18 @@ async def _remove_sandbox(tools: Tools, uid: str, attempt: int) -> None:
         log.error("cannot remove stray sandbox %s_%d: %s", uid, attempt, failure)
 
 
-async def _clear_unknown(tools: Tools, uid: str) -> None:
-    log.warning("pod %s is in the journal without a spec: what is left of it is removed", uid)
-    await tools.volumes.remove(uid)
-    tools.journal.forget(uid)
+async def _sweep_directories(tools: Tools, known: Set[str]) -> None:
+    """Volumes, files and logs of pods that the node knows nothing of any more."""
+    paths = tools.paths
+    parents = (paths.state / "volumes", paths.run / "volumes", paths.run / "pods")
+    for uid in {entry.name for parent in parents if parent.is_dir() for entry in parent.iterdir()} - known:
+        log.warning("the volumes of pod %s belong to no pod of this node: they are removed", uid)
+        try:
+            await tools.volumes.remove(uid)
+            await asyncio.to_thread(netfiles.remove, paths, uid)
+        except (VolumeFailure, OSError) as failure:
+            log.error("cannot remove the volumes of stray pod %s: %s", uid, failure)
+    if paths.logs.is_dir():
+        strays = [path for path in paths.logs.iterdir() if path.name.rpartition("_")[2] not in known]
+        for path in strays:
+            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from nodeagent.metrics import Metrics
 from nodeagent.paths import Paths
 from nodeagent.pods.addresses import Addresses
 from nodeagent.pods.clock import Clock
@@ -77,4 +78,5 @@ class Tools:
     reports: Reports
     network_problem: Callable[[], str | None] = lambda: None
     disk: Disk = field(default_factory=Disk)
+    metrics: Metrics = field(default_factory=Metrics)
     deadlines: Deadlines = field(default_factory=Deadlines)

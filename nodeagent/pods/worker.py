@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 
@@ -46,6 +47,8 @@ class PodWorker:
         self._starting: dict[str, list[did.ContainerExited]] = {}
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._on_gone = on_gone
+        self._admitted_at = 0.0
+        """On the monotonic clock, until the pod is ready for the first time; 0: an earlier agent admitted it."""
 
     def found_sandbox(self, sandbox: Sandbox | None) -> None:
         """What recovery found of the pod's sandbox."""
@@ -125,6 +128,8 @@ class PodWorker:
         return await self._next()
 
     async def _take(self, event: did.Event) -> None:
+        if isinstance(event, did.PodAdmitted):
+            self._admitted_at = time.monotonic()
         issued = step(self.state, event)
         if issued or not isinstance(event, did.SpecChanged | did.ObjectsChanged):
             await self._write_down()
@@ -155,10 +160,19 @@ class PodWorker:
                 self._tools.reports.event(self.state.pod, effect)
         status = pod_status(self.state, self._tools.facts.ip)
         if status != self.status:
+            self._count(status)
             self.status = status
             failpoints.hit("report-status:before")
             self._tools.reports.status(self.state, status)
             failpoints.hit("report-status:after")
+
+    def _count(self, status: PodStatus) -> None:
+        again = _restarts(status) - _restarts(self.status)
+        if again > 0 and self.status.phase:  # what an earlier agent saw is counted already
+            self._tools.metrics.restarts.add(by=again)
+        if self._admitted_at and any(item.type == "Ready" and item.status == "True" for item in status.conditions):
+            self._tools.metrics.starts.observe(time.monotonic() - self._admitted_at)
+            self._admitted_at = 0.0
 
     def _begin(self, effect: do.Effect) -> None:
         if isinstance(effect, do.Tell | do.ReportGone):
@@ -191,7 +205,9 @@ class PodWorker:
             self._wake.set()
 
     async def _perform(self, effect: do.Effect) -> None:
+        began = time.monotonic()
         outcome = await self._performer.perform(effect)
+        self._tools.metrics.steps.observe(time.monotonic() - began, type(effect).__name__)
         if outcome is not None:
             self.post(outcome)
         if isinstance(effect, do.StartContainer):
@@ -203,6 +219,10 @@ class PodWorker:
         self._tools.reports.gone(self.state, self.status)
         failpoints.hit("report-gone:after")
         self._on_gone(self.state.uid)
+
+
+def _restarts(status: PodStatus) -> int:
+    return sum(each.restartCount for each in (*status.initContainerStatuses, *status.containerStatuses))
 
 
 def _differs(pod: Pod, known: Pod) -> bool:

@@ -35,3 +35,13 @@ def test_what_is_not_supported_is_refused_by_name(
     with pytest.raises(SystemExit):
         parse(argv, environment)
     assert words in capsys.readouterr().err
+
+
+def test_a_file_has_what_neither_flags_nor_environment_say(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text('node-name = "n1"\nstate_dir = "/a"\nhost-path-allow = ["/x", "/y"]\nmetrics-address = ":9446"\n')
+    config = parse(["run", "--config", str(file)], {"PODPLANE_STATE_DIR": "/b"})
+    assert (config.node_name, config.paths.state) == ("n1", Path("/b"))
+    assert config.host_path_allow == (Path("/x"), Path("/y"))
+    assert config.metrics == ("127.0.0.1", 9446)
+    assert parse(["cleanup", "--config", str(file)], {}).paths.state == Path("/a")

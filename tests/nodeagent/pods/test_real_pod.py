@@ -15,6 +15,7 @@ from nodeagent.paths import Paths
 from nodeagent.pods.addresses import Addresses
 from nodeagent.pods.clock import Clock
 from nodeagent.pods.journal import Journal
+from nodeagent.pods.kept import KeptPods, Origin
 from nodeagent.pods.manager import Pods
 from nodeagent.pods.objects import Objects
 from nodeagent.pods.outbox import Outbox
@@ -169,6 +170,18 @@ async def test_the_next_agent_keeps_the_same_process_and_restarts_nothing(agent:
     assert status.containerStatuses[0].restartCount == 0
     agent.pods.remove("uid-1", 0)
     assert await gone(agent) == []
+
+
+async def test_what_belongs_to_no_pod_is_gone_after_a_start(agent: OneAgent) -> None:
+    await agent.kill()
+    state, run = agent.paths.state, agent.paths.run
+    strays = [state / "volumes" / "uid-9" / "v", run / "pods" / "uid-9", agent.paths.logs / "default_web_uid-9" / "app"]
+    for path in strays:
+        path.mkdir(parents=True)
+    KeptPods(agent.paths).keep(a_pod("never begun"), Origin("c", "e"))
+    await agent.start()
+    left = [*agent.paths.pods.iterdir(), *(state / "volumes").iterdir(), *(run / "pods").iterdir()]
+    assert [str(path) for path in [*left, *agent.paths.logs.iterdir()]] == []
 
 
 async def test_an_end_while_no_agent_ran_is_told_with_its_code(agent: OneAgent) -> None:

@@ -1,0 +1,40 @@
+"""What the agent counts: `--metrics-address` shows it to Prometheus.
+
+Owns the names of the metrics. Never decides and never fails: pods, session and outbox are asked when they are shown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from podplane.metrics import Registry
+
+START_SECONDS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 30.0, 60.0, 300.0)
+
+
+class Metrics:
+    """One for the whole agent."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.steps = self.registry.histogram(
+            "podplane_agent_step_seconds", "Time that each step of a pod's start and stop took.", ("step",)
+        )
+        self.starts = self.registry.histogram(
+            "podplane_agent_pod_start_seconds", "From a pod's admission to its being ready.", bounds=START_SECONDS
+        )
+        self.restarts = self.registry.counter("podplane_agent_container_restarts_total", "Containers started again.")
+
+    def describe(self, connected: Callable[[], bool], depth: Callable[[], int]) -> None:
+        """Show the session's state and what waits to be sent."""
+        self.registry.gauge("podplane_agent_session_open", "1 while the control plane is connected.", connected)
+        self.registry.gauge("podplane_agent_outbox_frames", "Frames that wait to be sent.", depth)
+
+    def describe_pods(self, phases: Callable[[], Iterable[str]]) -> None:
+        """Show how many pods are in each phase."""
+
+        def count() -> dict[tuple[str, ...], float]:
+            return {(phase,): number for phase, number in Counter(phases()).items()}
+
+        self.registry.gauge("podplane_agent_pods", "Pods of this node by phase.", count, ("phase",))
