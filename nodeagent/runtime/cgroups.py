@@ -58,9 +58,9 @@ class Cgroups:
         """The processes in a cgroup and below it."""
         found: set[int] = set()
         for path in self.paths(cgroup):
-            for directory in [path, *_below(path)]:
-                with contextlib.suppress(FileNotFoundError, OSError):
-                    found.update(map(int, (directory / "cgroup.procs").read_text().split()))
+            for directory in [str(path), *_below(path)]:
+                with contextlib.suppress(OSError), open(f"{directory}/cgroup.procs", "rb", buffering=0) as procs:
+                    found.update(map(int, procs.readall().split()))
         return found
 
     def enter(self, cgroup: str, pid: int) -> None:
@@ -78,9 +78,11 @@ class Cgroups:
         return self._kill_each(cgroup)
 
     def _kill_each(self, cgroup: str) -> set[int]:
-        # Frozen first: a fork bomb would outrun the loop. A frozen process dies when it is thawed.
-        with _frozen(self.paths(cgroup)):
-            pids = self.processes(cgroup)
+        pids = self.processes(cgroup)
+        # More than one are frozen first: a fork bomb would outrun the loop. A frozen process dies when it is thawed.
+        # One alone is not worth the wait: what it forks meanwhile is met by the next call.
+        with _frozen(self.paths(cgroup)) if len(pids) > 1 else contextlib.nullcontext():
+            pids = self.processes(cgroup) if len(pids) > 1 else pids
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -94,19 +96,23 @@ class Cgroups:
             if not os.path.ismount(stray):
                 shutil.rmtree(stray / cgroup, ignore_errors=True)
         for path in self.paths(cgroup):
-            for directory in [*reversed(_below(path)), path]:
+            for directory in [*reversed(_below(path)), str(path)]:
                 gone = _remove(directory) and gone
         return gone
 
     def oom_kills(self, cgroup: str) -> int:
         """How many processes of a cgroup the kernel's OOM killer has ended."""
-        for path in self.paths(cgroup):
-            for name in ("memory.events", "memory.oom_control"):
-                with contextlib.suppress(OSError):
-                    for line in (path / name).read_text().splitlines():
-                        if line.startswith("oom_kill "):
-                            return int(line.split()[1])
+        with contextlib.suppress(OSError):
+            for line in self._memory(cgroup).read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
         return 0
+
+    def _memory(self, cgroup: str) -> Path:
+        if self.version == 2:
+            return self.trees[0] / cgroup / "memory.events"
+        tree = next((tree for tree in self.trees if "memory" in tree.name.split(",")), self.trees[0])
+        return tree / cgroup / "memory.oom_control"
 
     def prepay(self) -> None:
         """Pay the RCU wait of the first cgroup.procs write after a quiet time: call in a thread while others work.
@@ -146,16 +152,26 @@ def _make_cpuset(path: Path) -> None:
                     (directory / name).write_text((directory.parent / name).read_text())
 
 
-def _below(path: Path) -> list[Path]:
-    try:
-        return sorted(item for item in path.rglob("*") if item.is_dir())
-    except FileNotFoundError:
-        return []
+def _below(path: Path) -> list[str]:
+    """Every cgroup below one, parents first. A directory of a cgroup tree has two links and one for each below it."""
+    found, left = [], [str(path)]
+    while left:
+        directory = left.pop()
+        try:
+            below = os.lstat(directory).st_nlink - 2
+            names = [entry.path for entry in os.scandir(directory) if entry.is_dir()] if below else []
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+            names = []
+        found += names
+        left += names
+    return found
 
 
-def _remove(path: Path) -> bool:
+def _remove(path: str) -> bool:
     try:
-        path.rmdir()
+        os.rmdir(path)
     except FileNotFoundError:
         return True
     except OSError as error:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from nodeagent.types import ContainerRequest, RuntimeFailure
@@ -30,63 +31,63 @@ class Programs:
     root: Path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Files:
     """The files of one container below run/containers/<id>, and those that it shares a directory with."""
 
     run: Path
     id: str
 
-    @property
+    @cached_property
     def bundle(self) -> Path:
         return self.run / "containers" / self.id
 
-    @property
+    @cached_property
     def record(self) -> Path:
         return self.bundle / "record.json"
 
-    @property
+    @cached_property
     def sync(self) -> Path:
         return self.bundle / "sync"
 
-    @property
+    @cached_property
     def pid(self) -> Path:
         return self.bundle / "pid"
 
-    @property
+    @cached_property
     def conmon_pid(self) -> Path:
         return self.bundle / "conmon.pid"
 
-    @property
+    @cached_property
     def persist(self) -> Path:
         return self.bundle / "persist"
 
-    @property
+    @cached_property
     def ctl(self) -> Path:
         return self.bundle / "ctl"
 
-    @property
+    @cached_property
     def exit(self) -> Path:
         return self.run / "exits" / self.id
 
-    @property
+    @cached_property
     def short(self) -> str:
         """A short name: a socket's path has at most 107 bytes."""
         return hashlib.sha256(self.id.encode()).hexdigest()[:20]
 
-    @property
+    @cached_property
     def attach(self) -> Path:
         return self.run / "attach" / self.short
 
 
-def command(programs: Programs, files: Files, request: ContainerRequest, log: Path, log_limit: int) -> list[str]:
-    """conmon's command line for `create`."""
+def command(programs: Programs, runtime: str, files: Files, request: ContainerRequest, log: Path) -> list[str]:
+    """conmon's command line for `create`; `runtime`: under which path conmon finds it."""
     argv = [
         programs.conmon, "--api-version", "1", "-c", files.id, "-u", files.short, "-n", request.name,
-        "-r", programs.runtime, f"--runtime-arg=--root={programs.root}", "-b", str(files.bundle),
+        "-r", runtime, f"--runtime-arg=--root={programs.root}", "-b", str(files.bundle),
         "-p", str(files.pid), "-P", str(files.conmon_pid), "--exit-dir", str(files.exit.parent),
         "--persist-dir", str(files.persist), "--socket-dir-path", str(files.attach.parent),
-        "-l", f"k8s-file:{log}", "--log-size-max", str(log_limit), "--log-level", "error", "--no-sync-log",
+        "-l", f"k8s-file:{log}", "--log-size-max", str(LOG_LIMIT), "--log-level", "error", "--no-sync-log",
     ]  # fmt: skip
     return argv + ["-i"] * request.stdin + ["-t"] * request.tty
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nodeagent import syscalls
-from nodeagent.runtime import inotify, selftest, spec
+from nodeagent.runtime import crun, inotify, selftest, spec
 from nodeagent.runtime.bundle import Bundles, Record
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.conmon import Files, Programs
@@ -36,7 +36,7 @@ from nodeagent.runtime.filters import DEFAULT_PROFILE, Filters
 from nodeagent.runtime.images import ImageStore
 from nodeagent.runtime.launch import Launcher
 from nodeagent.runtime.process import Completed, ProgramTimeout, run
-from nodeagent.runtime.rootfs import Rootfs
+from nodeagent.runtime.rootfs import Rootfs, remove_tree
 from nodeagent.runtime.supervision import Supervision, Watched, living_conmon, read_exit
 from nodeagent.types import (
     ContainerExit,
@@ -46,6 +46,8 @@ from nodeagent.types import (
 )
 
 CONMON_CGROUP = "podplane/conmon"
+_PAID_FOR = 0.03
+"""Seconds after which a write to cgroup.procs waits again."""
 logger = logging.getLogger(__name__)
 
 
@@ -66,6 +68,7 @@ class ContainerRuntime:
     def __init__(
         self, *, state: Path, run: Path, images: ImageStore, programs: Programs, cgroups: Cgroups,
         node: spec.Facts, rootfs: Rootfs, filters: Filters, deadlines: Deadlines, conmon_cgroup: str,
+        sealed: int | None,
     ) -> None:  # fmt: skip
         self.exits: asyncio.Queue[ContainerExit] = asyncio.Queue()
         self.programs, self.cgroups, self.facts = programs, cgroups, node
@@ -75,8 +78,9 @@ class ContainerRuntime:
         self._events = inotify.Inotify()
         self._supervision = Supervision(
             run / "exits", cgroups, self._events, self.exits.put_nowait, self._lost)  # fmt: skip
-        self._launcher = Launcher(programs, self._events, deadlines.create)
+        self._launcher = Launcher(programs, sealed, self._events, deadlines.create)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._paid = float("-inf")
 
     @classmethod
     async def open(
@@ -96,12 +100,13 @@ class ContainerRuntime:
             version = f"crun {programs.version}" if programs.kind == "crun" else None
             filters = await asyncio.to_thread(Filters, state, version)
             node = await asyncio.to_thread(facts, cgroups, pids_limit, conmon_cgroup)
+            sealed = await crun.sealed(programs.runtime) if programs.kind == "crun" else None
         except FileNotFoundError as error:
             raise RuntimeNotReady(_missing(error)) from error
         except OSError as error:
             raise RuntimeNotReady(f"cannot prepare the container runtime: {error}") from error
         made = cls(state=state, run=run, images=images, programs=programs, cgroups=cgroups, node=node, rootfs=rootfs,
-                   filters=filters, deadlines=deadlines, conmon_cgroup=conmon_cgroup)  # fmt: skip
+                   filters=filters, deadlines=deadlines, conmon_cgroup=conmon_cgroup, sealed=sealed)  # fmt: skip
         try:
             await selftest.check(made, f"{conmon_cgroup}-selftest", deadlines.start)
             await asyncio.to_thread(made._bundles.remove_log, selftest.request(""))
@@ -117,6 +122,7 @@ class ContainerRuntime:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._supervision.close()
         self._events.close()
+        self._launcher.close()
 
     # ── the life of a container ──────────────────────────────────────────────────────────────────────────────
 
@@ -131,7 +137,7 @@ class ContainerRuntime:
             if pid is not None and self._supervision.watches(request.id):
                 return pid
             await self.remove(request.id)
-        self._spawn(self.prepay(), f"prepay for {request.id}")
+        self.prepay()
         image = await self._images.get(request.image)
         try:
             record, key = await asyncio.to_thread(self._bundles.make, request, image)
@@ -144,8 +150,13 @@ class ContainerRuntime:
         await self._created(files, record, key)
         return pid
 
-    async def prepay(self) -> None:
+    def prepay(self) -> None:
         """Pay the cgroup wait of the next create (about 11 ms after a quiet time) while something else is done."""
+        if time.monotonic() - self._paid > _PAID_FOR:
+            self._paid = time.monotonic()
+            self._spawn(self._prepay(), "prepay")
+
+    async def _prepay(self) -> None:
         try:
             await asyncio.to_thread(self.cgroups.prepay)
         except OSError as error:
@@ -157,6 +168,12 @@ class ContainerRuntime:
         started = self._files(id).bundle / "started"
         if started.exists():
             return
+        if not (self.programs.kind == "crun" and crun.begin(self.programs.root / id)):
+            await self._ask_to_start(id)
+        with contextlib.suppress(FileNotFoundError):
+            started.touch()
+
+    async def _ask_to_start(self, id: str) -> None:
         try:
             done = await self._runtime("start", id, deadline=self._deadlines.start)
         except (ProgramTimeout, OSError) as error:
@@ -164,8 +181,6 @@ class ContainerRuntime:
         # It runs already where an agent was killed between starting it and noting so.
         if done.code != 0 and (await self._states()).get(id) != "running":
             raise RuntimeFailure("RunContainerError", done.words)
-        with contextlib.suppress(FileNotFoundError):
-            started.touch()
 
     async def signal(self, id: str, signal: int) -> None:
         """Send a signal to the container's first process; nothing if it is gone."""
@@ -191,12 +206,14 @@ class ContainerRuntime:
         """Remove every trace of a container but its logs; killed first if it lives. Raises RuntimeFailure."""
         files, record = self._files(id), self._bundles.record(id)
         self._supervision.forget(id)
+        ended = False
         if record is not None:
             await kill_cgroup(self.cgroups, record.cgroup, self._deadlines.kill)
-            if await end_conmon(files):
+            ended = not await end_conmon(files)
+            if not ended:
                 # What the runtime had begun when it was killed is in the cgroup by now.
                 await kill_cgroup(self.cgroups, record.cgroup, self._deadlines.kill)
-        if (self.programs.root / id).exists():
+        if not ended and (self.programs.root / id).exists():
             await self._delete(id)
         try:
             await asyncio.to_thread(self._clean, files, record)
@@ -302,6 +319,8 @@ class ContainerRuntime:
             raise RuntimeFailure("KillContainerError", f"cannot remove container {id}: {done.words}")
 
     def _clean(self, files: Files, record: Record | None) -> None:
+        # What the runtime still has of a container whose processes have ended are these files; it runs no hooks.
+        remove_tree(self.programs.root / files.id)
         self._rootfs.unmount(files.id)
         if record is not None and not self.cgroups.remove(record.cgroup):
             raise OSError(f"cgroup {record.cgroup} still has processes")

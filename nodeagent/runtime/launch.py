@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from nodeagent.runtime import conmon, inotify
+from nodeagent.runtime import conmon, crun, inotify
 from nodeagent.runtime.conmon import Files, Programs
 from nodeagent.runtime.process import run
 from nodeagent.runtime.supervision import living_conmon
@@ -20,20 +20,28 @@ from nodeagent.types import ContainerRequest, RuntimeFailure
 
 
 class Launcher:
-    """Creates containers. `deadline`: seconds for conmon and the runtime together."""
+    """Creates containers. `deadline`: seconds for conmon and the runtime together. `sealed`: see crun.py."""
 
-    def __init__(self, programs: Programs, events: inotify.Inotify, deadline: float) -> None:
-        self._programs, self._events, self._deadline = programs, events, deadline
+    def __init__(self, programs: Programs, sealed: int | None, events: inotify.Inotify, deadline: float) -> None:
+        self._programs, self._sealed, self._events, self._deadline = programs, sealed, events, deadline
+
+    def close(self) -> None:
+        if self._sealed is not None:
+            os.close(self._sealed)
+            self._sealed = None
 
     async def create(self, request: ContainerRequest, files: Files, log: Path) -> int:
         """Run conmon, which creates the container; returns the container's pid. Raises RuntimeFailure, OSError."""
         loop = asyncio.get_running_loop()
         limit = loop.time() + self._deadline
-        argv = conmon.command(self._programs, files, request, log, conmon.LOG_LIMIT)
+        runtime = self._programs.runtime if self._sealed is None else crun.path(self._sealed)
+        argv = conmon.command(self._programs, runtime, files, request, log)
         sync = os.open(files.sync, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
+            given = [sync] if self._sealed is None else [sync, self._sealed]
             env = {"_OCI_SYNCPIPE": str(sync)}
-            done = await run(argv, deadline=self._deadline, env=env, pass_fds=[sync])
+            # In the bundle, since conmon writes its `oom` file into its working directory too.
+            done = await run(argv, deadline=self._deadline, env=env, pass_fds=given, cwd=str(files.bundle))
         finally:
             os.close(sync)
         if done.code != 0:

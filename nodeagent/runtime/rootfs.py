@@ -13,7 +13,8 @@ import errno
 import glob
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,17 @@ _OWN = (*FRESH, "/proc", "/sys", "/dev")
 _SYSTEM = ("/usr", "/var", "/opt", "/etc", "/srv", "/bin", "/sbin", "/lib", "/lib64")
 _NOT_SYSTEM = {"proc", "sysfs", "devtmpfs", "tmpfs", "ramfs", "cgroup", "cgroup2", "devpts", "mqueue", "autofs",
                "bpf", "tracefs", "debugfs", "securityfs", "configfs", "fusectl", "nsfs", "binfmt_misc"}  # fmt: skip
+
+
+_MOUNTS_KNOWN = 0.5
+"""Seconds for which the table of mounts is taken to hold."""
+
+
+def _changed_at(directory: str) -> int:
+    try:
+        return os.stat(directory).st_mtime_ns
+    except OSError:
+        return -1
 
 
 def below(path: str, roots: Iterable[str]) -> bool:
@@ -70,6 +82,11 @@ class Rootfs:
         self._options = ["volatile"]
         own = [str(path) for path in (state, run, *hidden)]
         self._hidden = outermost([*HIDDEN, *own, *(os.path.realpath(path) for path in (*HIDDEN, *own))])
+        self._parents = sorted({os.path.dirname(path) for path in (*self._hidden, *HIDDEN_PATTERNS)})
+        self._seen: tuple[int, ...] = ()
+        self._covering: list[dict[str, Any]] = []
+        self._looked = float("-inf")
+        self._systems: Sequence[str] = ()
         self._scratch = state / "containers"
         self._spare_scratch = run / "scratch"
 
@@ -130,10 +147,15 @@ class Rootfs:
 
     def _host(self, point: Path, container: str) -> Root:
         self._overlay([Path("/")], self._writable(container, "root"), point)
-        mounts: list[Mapping[str, Any]] = []
-        for system in system_mounts(Path("/proc/self/mountinfo").read_text(), [*self._hidden, *_OWN]):
-            mounts.append(self._system(system, container))
+        mounts = [self._system(path, container) for path in self._system_paths()]
         return Root(point, (*mounts, *self._covers()), FRESH)
+
+    def _system_paths(self) -> Sequence[str]:
+        # The kernel takes 10 us a mount to print the table, and every pod adds some.
+        if time.monotonic() - self._looked > _MOUNTS_KNOWN:
+            self._looked = time.monotonic()
+            self._systems = system_mounts(Path("/proc/self/mountinfo").read_text(), [*self._hidden, *_OWN])
+        return self._systems
 
     def _system(self, path: str, container: str) -> dict[str, Any]:
         upper, work = self._writable(container, path.strip("/").replace("/", "-"))
@@ -141,6 +163,13 @@ class Rootfs:
         return {"destination": path, "type": "overlay", "source": "overlay", "options": options}
 
     def _covers(self) -> list[dict[str, Any]]:
+        """What covers the secrets; found again whenever a directory changed in which one may have come."""
+        seen = tuple(_changed_at(path) for path in self._parents)
+        if seen != self._seen:
+            self._seen, self._covering = seen, self._find_covers()
+        return self._covering
+
+    def _find_covers(self) -> list[dict[str, Any]]:
         present = [path for path in self._hidden if os.path.isdir(path) and not below(path, _OWN)]
         covers = [bind(self._empty / "directory", path, "bind", "ro", "nosuid", "nodev", "noexec")
                   for path in present if not os.path.islink(path)]

@@ -148,6 +148,7 @@ async def test_a_runtime_that_hangs_is_given_up_at_the_deadline(node: Node) -> N
     hanging.chmod(0o755)
     real = runtime.programs
     short = replace(real, runtime=str(hanging))
+    runtime._launcher.close()  # with the sealed copy of crun that it would run
     runtime._launcher._programs, runtime._launcher._deadline = short, 0.5
     request = node.request("/bin/true")
     with pytest.raises(RuntimeFailure, match=r"within 0\.5 s"):
