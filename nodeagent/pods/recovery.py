@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 from nodeagent.pods import netfiles
 from nodeagent.pods.clock import STEP, Clock
 from nodeagent.pods.codec import decode
-from nodeagent.pods.events import AgentRestarted, ClockStepped, Event
+from nodeagent.pods.events import AgentRestarted, ClockStepped, DeletionRequested, Event, SpecChanged
 from nodeagent.pods.journal import Record
 from nodeagent.pods.manager import Pods
 from nodeagent.pods.state import EXITED, READY, RUNNING, PodState, new_state
@@ -100,7 +100,7 @@ async def recover(tools: Tools, pods: Pods) -> None:
             tools.addresses.claim(state.uid, state.address)
         sandbox = _claimed(state, reality)
         event = AgentRestarted(now, rebooted, sandbox is not None, reality.instances(state.uid))
-        pods.adopt(state, [*_stepped(state, tools.clock, rebooted), event], sandbox)
+        pods.adopt(state, [*_stepped(state, tools.clock, rebooted), event, *_untold(state, now)], sandbox)
     known = {state.uid for state in found}
     for uid in specs.keys() - known:  # never begun: the control plane sends it again where it still wants it
         pods.kept.forget(uid)
@@ -118,6 +118,14 @@ def _stepped(state: PodState, clock: Clock, rebooted: bool) -> list[Event]:
         state.offset = clock.offset
         return []
     return [ClockStepped(clock.now(), by)]
+
+
+def _untold(state: PodState, now: float) -> Iterator[Event]:
+    """What the kept spec says and the journal does not: the spec is kept first, and the agent may have died between."""
+    yield SpecChanged(now, state.pod)
+    metadata = state.pod.metadata
+    if metadata.HasField("deletionTimestamp") and not state.deleted:
+        yield DeletionRequested(now, float(metadata.deletionGracePeriodSeconds))
 
 
 def _claimed(state: PodState, reality: Reality) -> Sandbox | None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from nodeagent.paths import Paths, replace
+from nodeagent.pods import effects as do
 from nodeagent.pods.codec import encode
 from nodeagent.pods.events import AgentRestarted
 from nodeagent.pods.kept import read_specs, spec_path
 from nodeagent.pods.machine import step
-from nodeagent.pods.recovery import Reality, states
+from nodeagent.pods.recovery import Reality, _untold, states
 from nodeagent.types import ContainerFound, Sandbox
+from podplane.v1.pod_pb2 import Pod
 from tests.nodeagent.pods.world import World, make_pod
 
 
@@ -35,6 +39,27 @@ def test_a_pod_whose_journal_is_lost_is_rebuilt_from_what_runs_and_restarts_noth
     effects = step(state, AgentRestarted(5.0, False, True, world.instances("uid-1")))
     assert [type(effect).__name__ for effect in effects] == ["PrepareVolumes"]
     assert state.container("a0").restarts == 3
+
+
+@pytest.mark.parametrize("said", ["image", "deletion"])
+def test_what_was_kept_of_a_spec_and_not_yet_journaled_is_not_lost(said: str) -> None:
+    world = World(make_pod())
+    world.run()
+    record = encode(world.state)
+    pod = Pod()
+    pod.CopyFrom(world.state.pod)
+    if said == "image":
+        pod.spec.containers[0].image = "newer"
+    else:
+        pod.metadata.deletionTimestamp.seconds = 1
+        pod.metadata.deletionGracePeriodSeconds = 7
+    (state,) = states({"uid-1": pod}, {"uid-1": record}, Reality())
+    running = ContainerFound("uid-1_a0_0", "uid-1", "a0", 0, "running", 9, True, None)
+    effects = step(state, AgentRestarted(5.0, False, True, {("a0", 0): running}))
+    assert not any(isinstance(effect, do.SignalContainer) for effect in effects)
+    effects = [effect for event in _untold(state, 5.0) for effect in step(state, event)]
+    assert do.SignalContainer("a0", 0) in effects
+    assert state.deleted == (said == "deletion")
 
 
 def test_a_spec_without_journal_and_trace_is_left_to_the_control_plane() -> None:
