@@ -133,7 +133,7 @@ class Sweep:
         self._agent()
         self._dies_or(point, name, life, gone=False)
         self._balances(f"{life.name} started over {point}")
-        self._end(life, name)
+        self._end(life, name, point)
         self._balances(f"{life.name} ended after {point}")
         return died
 
@@ -148,7 +148,7 @@ class Sweep:
         died = self._dies_or(point, name, life, gone=True) or self._dies_late(point)
         if died:
             self._agent()
-        self._end(life, name)
+        self._end(life, name, point)
         self._balances(f"{life.name} stopped over {point}")
         return died
 
@@ -159,11 +159,14 @@ class Sweep:
         eventually(lambda: self._cluster.process(NODE) is None or not self._balance(), SECONDS, point)
         return self._cluster.process(NODE) is None
 
-    def _end(self, life: Life, name: str) -> None:
+    def _end(self, life: Life, name: str, point: str) -> None:
         if self._api.find(POD, name) is not None:
             self._unarmed_agent()
             self._api.delete(POD, name, grace=life.grace)
-        self._api.gone(POD, name, seconds=SECONDS)
+        try:
+            self._api.gone(POD, name, seconds=SECONDS)
+        except AssertionError:
+            raise AssertionError(f"{point}: {self._api.find(POD, name)} does not end; {self._words()}") from None
 
     def _name(self, life: Life) -> str:
         self._number += 1

@@ -74,15 +74,15 @@ class Api:
                 return None
             raise
 
-    def watch(self, kind: Kind, namespace: str = "", **fields: Any) -> Watch:
-        """Events from now on, and before them one ADDED for everything that exists."""
+    def watch(self, kind: Kind, namespace: str = "", seconds: float = 300.0, **fields: Any) -> Watch:
+        """Events from now on, for at most so long, and before them one ADDED for everything that exists."""
         descriptor = kind.message.DESCRIPTOR.file.message_types_by_name[f"{kind.name}WatchFrame"]
         stub: Callable[..., Any] = self.channel.unary_stream(
             f"/{_PLURAL[kind.name]}/Watch",
             request_serializer=lambda m: m.SerializeToString(),
             response_deserializer=GetMessageClass(cast("Descriptor", descriptor)).FromString,
         )
-        return Watch(stub(requests_pb2.WatchRequest(namespace=namespace, **fields), timeout=300))
+        return Watch(stub(requests_pb2.WatchRequest(namespace=namespace, **fields), timeout=seconds))
 
     def logs(self, name: str, namespace: str = "default", **options: Any) -> bytes:
         """A container's log, whole."""

@@ -37,6 +37,8 @@ from podplane.v1 import pod_pb2
 from tests.support.api import Api
 
 UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+LONGEST = 4 * 3600.0
+"""Seconds for which a ledger can be kept."""
 _PHASES = ("", "Pending", "Running", "Succeeded", "Failed")
 _ENDS = {"Succeeded", "Failed"}
 _ANNOTATION = "ledger/"
@@ -183,7 +185,7 @@ class Ledger:
         self._history = History()
         self._doubles: dict[str, None] = {}
         self._taken = 0
-        self._watch = api.watch(POD)
+        self._watch = api.watch(POD, seconds=LONGEST)
         threading.Thread(target=self._look, daemon=True).start()
 
     def _look(self) -> None:
