@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import commands, plot, pods
+from bench import commands, plot, pods, store
 from bench.results import table, write
 
 
@@ -15,6 +15,8 @@ def _say(text: str) -> None:
 def main() -> int:
     rows = commands.run(_say)
     print(f"{table(rows)}\n\n{write('commands', rows)}\n")
+    rows = store.run(_say)
+    print(f"{table(rows)}\n\n{write('store', rows)}\n")
     rows, phases = pods.run(_say)
     print(f"{table(rows)}\n")
     print("Where our own time goes (p50, ms): " + ", ".join(f"{k} {v:.1f}" for k, v in phases.medians.items()))
