@@ -23,6 +23,7 @@ from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.detection import RuntimeNotReady
 from nodeagent.runtime.images import ImageStore
 from nodeagent.runtime.volumes import VolumeFailure, Volumes
+from nodeagent.sandbox import namespaces
 from nodeagent.sandbox.network import Network
 from nodeagent.sandbox.sandboxes import Sandboxes, SandboxFailure
 from nodeagent.types import RuntimeFailure
@@ -53,6 +54,7 @@ async def clean(config: Config) -> None:
     if left:
         raise CannotStart(f"left over: {', '.join(left)}; the log says why")
     paths.lock.unlink()
+    namespaces.release_private(paths.run)
     for directory in (paths.run, paths.state):
         with contextlib.suppress(OSError):  # a mount point, or another program's: it is empty of ours
             directory.rmdir()

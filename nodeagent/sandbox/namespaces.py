@@ -34,6 +34,15 @@ def ensure_private(directory: Path) -> None:
         syscalls.mount(None, directory, None, syscalls.MS_PRIVATE)
 
 
+def release_private(directory: Path) -> None:
+    """Take off what ensure_private has mounted on directory: a bind of itself, no filesystem that others put there."""
+    if not directory.exists() or is_mounted(directory):
+        return
+    point, shared = _mount_of(directory)
+    if point == str(directory.resolve()) and not shared:
+        unmount(directory)
+
+
 def _mount_of(directory: Path) -> tuple[str, bool]:
     """Where the mount that holds directory is, and whether it propagates (proc_pid_mountinfo(5)): the last, longest."""
     found, shared = "", False

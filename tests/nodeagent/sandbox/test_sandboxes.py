@@ -221,7 +221,11 @@ def test_pins_do_not_travel_to_other_mount_namespaces(tmp_path: Path) -> None:
         namespaces.ensure_private(tmp_path / "sandboxes")
         lines = Path("/proc/thread-self/mountinfo").read_text().splitlines()
         mounts = [line for line in lines if f" {tmp_path}/sandboxes " in line]
-        return len(mounts) == 1 and "shared:" not in mounts[0]
+        namespaces.release_private(tmp_path / "sandboxes")
+        namespaces.release_private(tmp_path)  # somebody else's: it stays
+        left = Path("/proc/thread-self/mountinfo").read_text()
+        went = f" {tmp_path}/sandboxes " not in left and f" {tmp_path} " in left
+        return went and len(mounts) == 1 and "shared:" not in mounts[0]
 
     assert in_thread(shared_then_pinned)
 
