@@ -20,6 +20,7 @@ def main() -> int:
     rows, phases = pods.run(_say)
     print(f"{table(rows)}\n")
     print("Where our own time goes (p50, ms): " + ", ".join(f"{k} {v:.1f}" for k, v in phases.medians.items()))
+    print(pods.blame(rows, phases))
     print(f"\n{write('pods', rows)}\n{plot.ratios('pods', rows)}\n{plot.phases('phases', phases.medians)}")
     return 0
 

@@ -14,6 +14,10 @@ class Peer(Protocol):
 
     def delete(self, pod: str) -> None: ...
 
+    def processes(self) -> set[int]:
+        """Every process of every pod, and those that supervise them."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from bench import standing
 from bench.peers.base import Skipped
 from tests.support.images import BUSYBOX, layout
 from tests.support.waiting import eventually
@@ -144,6 +145,9 @@ class Containerd:
             response_deserializer=self._messages[answer].FromString,
         )
         return stub(self._messages[request](**fields), timeout=60)
+
+    def processes(self) -> set[int]:
+        return standing.family(lambda line: str(self._directory) in line)
 
     def close(self) -> None:
         for pod in list(self._sandboxes):

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from bench import standing
 from bench.peers.base import Skipped
 from devcluster.commands import run, start
 from devcluster.proc import Process, kill
@@ -19,6 +20,8 @@ metadata:
   # The default, "once", removes the init container after its end and fails now and then on finding it running.
   annotations: {{io.podman.annotations.init.container.type: always}}
 spec:
+  # podman 4.3 gives the default, Always, to init containers too, starts them again and again and waits for 20 s.
+  restartPolicy: Never
   initContainers:
     - {{name: first, image: localhost/bench:1, imagePullPolicy: Never, command: [/bin/true]}}
   containers:
@@ -67,6 +70,9 @@ class Podman:
 
     def delete(self, pod: str) -> None:
         self._run([*self._base, "pod", "rm", "-f", "-t", "0", pod])
+
+    def processes(self) -> set[int]:
+        return standing.family(lambda line: str(self._directory) in line)
 
     def close(self) -> None:
         self._run([*self._base, "pod", "rm", "-f", "-a", "-t", "0"])
