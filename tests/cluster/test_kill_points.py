@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -79,10 +80,15 @@ class Sweep:
         )  # fmt: skip
         self._balances("at first")
 
+    @property
+    def state(self) -> Path:
+        """The agent's state directory."""
+        return self._cluster.root / NODE
+
     def close(self) -> None:
         self._ledger.communicate(timeout=10)
 
-    def _balance(self) -> list[str]:
+    def left(self) -> list[str]:
         """What does not balance now; AssertionError for what can never be put right."""
         assert self._ledger.stdin is not None
         assert self._ledger.stdout is not None
@@ -94,7 +100,7 @@ class Sweep:
     def _balances(self, when: str) -> None:
         """What is on its way out may still be there for a moment."""
         deadline = time.monotonic() + 10
-        while left := self._balance():
+        while left := self.left():
             assert time.monotonic() < deadline, f"{when}: {left}; {self._words()}"
 
     def _words(self) -> str:
@@ -156,7 +162,7 @@ class Sweep:
         """What comes after the object is gone: the pod is forgotten, and nothing of it is left."""
         if not point.startswith("forget"):
             return False
-        eventually(lambda: self._cluster.process(NODE) is None or not self._balance(), SECONDS, point)
+        eventually(lambda: self._cluster.process(NODE) is None or not self.left(), SECONDS, point)
         return self._cluster.process(NODE) is None
 
     def _end(self, life: Life, name: str, point: str) -> None:
@@ -187,9 +193,18 @@ def sweep(clusters: MakeCluster) -> Iterator[Sweep]:
     cluster.down()
 
 
-START = ("take-address", "create-sandbox", "prepare-volumes", "pull-image", "create-container", "start-container",
+def test_the_ledger_sees_what_belongs_to_no_pod(sweep: Sweep) -> None:
+    stray = sweep.state / "volumes" / "11111111-2222-3333-4444-555555555555"
+    stray.mkdir(parents=True)
+    try:
+        assert sweep.left() == [f"L7 left over: file volumes/{stray.name}"]
+    finally:
+        stray.rmdir()
+
+
+START = ("keep-spec", "take-address", "create-sandbox", "prepare-volumes", "pull-image", "create-container", "start-container",
          "remove-container", "report-status", "journal")  # fmt: skip
-STOP = ("signal-container", "remove-container", "remove-volumes", "remove-sandbox", "release-address", "report-gone",
+STOP = ("keep-spec", "signal-container", "remove-container", "remove-volumes", "remove-sandbox", "release-address", "report-gone",
         "forget", "report-status", "journal", "prepare-volumes")  # fmt: skip
 END = ("remove-container", "remove-volumes", "remove-sandbox", "release-address", "start-container")
 
