@@ -202,10 +202,10 @@ def test_the_ledger_sees_what_belongs_to_no_pod(sweep: Sweep) -> None:
         stray.rmdir()
 
 
-START = ("keep-spec", "take-address", "create-sandbox", "prepare-volumes", "pull-image", "create-container", "start-container",
-         "remove-container", "report-status", "journal")  # fmt: skip
-STOP = ("keep-spec", "signal-container", "remove-container", "remove-volumes", "remove-sandbox", "release-address", "report-gone",
-        "forget", "report-status", "journal", "prepare-volumes")  # fmt: skip
+START = ("keep-spec", "take-address", "create-sandbox", "prepare-volumes", "pull-image", "create-container",
+         "start-container", "remove-container", "report-status", "journal")  # fmt: skip
+STOP = ("keep-spec", "signal-container", "remove-container", "remove-volumes", "remove-sandbox", "release-address",
+        "report-gone", "forget", "report-status", "journal", "prepare-volumes")  # fmt: skip
 END = ("remove-container", "remove-volumes", "remove-sandbox", "release-address", "start-container")
 
 
