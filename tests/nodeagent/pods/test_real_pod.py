@@ -14,6 +14,7 @@ from nodeagent import syscalls
 from nodeagent.paths import Paths
 from nodeagent.pods.addresses import Addresses
 from nodeagent.pods.clock import Clock
+from nodeagent.pods.events import VolumesReady
 from nodeagent.pods.journal import Journal
 from nodeagent.pods.kept import KeptPods, Origin
 from nodeagent.pods.manager import Pods
@@ -25,7 +26,7 @@ from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.images import ImageStore
 from nodeagent.runtime.volumes import Volumes
 from nodeagent.sandbox.sandboxes import Sandboxes
-from podplane.tasks import Tasks
+from podplane.tasks import TaskEnded, Tasks
 from podplane.v1.pod_pb2 import Pod, PodStatus
 from podplane.v1.session_pb2 import ObjectChange
 
@@ -168,6 +169,34 @@ async def test_the_next_agent_keeps_the_same_process_and_restarts_nothing(agent:
     status = await agent.until(is_ready)
     assert agent.runtime.pid("uid-1_app_0") == before is not None
     assert status.containerStatuses[0].restartCount == 0
+    agent.pods.remove("uid-1", 0)
+    assert await gone(agent) == []
+
+
+async def test_a_bug_is_told_of_the_pod_before_it_ends_the_agent_and_the_next_one_goes_on(
+    agent: OneAgent, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent.objects.apply(config_map("hello"))
+    agent.pods.put(a_pod("exec sleep 600"))
+    await agent.until(is_ready)
+    before = agent.runtime.pid("uid-1_app_0")
+    agent.pods._workers["uid-1"].post(VolumesReady(0.0))  # nothing in flight explains it
+    async with asyncio.timeout(DEADLINE):
+        with pytest.raises(TaskEnded, match="IllegalStep"):
+            await agent.tasks.wait()
+    frames = []
+    while (frame := agent.outbox._take()) is not None:
+        frames.append(frame)
+    (event,) = [frame.event for frame in frames if frame.event.reason == "AgentFailure"]
+    assert event.type == "Warning"
+    assert event.involvedObject.uid == "uid-1"
+    assert "IllegalStep: cannot step pod web" in event.message
+    (record,) = [record for record in caplog.records if record.levelname == "CRITICAL"]
+    assert "ContainerStarted app 0" in record.getMessage()
+    await agent.kill()
+    await agent.start()
+    await agent.until(is_ready)
+    assert agent.runtime.pid("uid-1_app_0") == before
     agent.pods.remove("uid-1", 0)
     assert await gone(agent) == []
 
