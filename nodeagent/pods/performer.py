@@ -101,9 +101,8 @@ class Performer:
         try:
             async with asyncio.timeout(self._tools.deadlines.sandbox):
                 self.sandbox = await self._tools.sandboxes.create(request)
-                await asyncio.to_thread(
-                    netfiles.write, self._tools.paths, self._state.pod, effect.address, self._tools.facts.name
-                )
+                # In memory, and done before a thread would have begun.
+                netfiles.write(self._tools.paths, self._state.pod, effect.address, self._tools.facts.name)
         except (SandboxFailure, OSError) as error:
             return did.SandboxFailed(self._now, effect.attempt, str(error) or "it took too long")
         return did.SandboxReady(self._now, effect.attempt)
@@ -112,7 +111,7 @@ class Performer:
         try:
             async with asyncio.timeout(self._tools.deadlines.sandbox):
                 await self._tools.sandboxes.remove(self._state.uid, effect.attempt)
-                await asyncio.to_thread(netfiles.remove, self._tools.paths, self._state.uid)
+                netfiles.remove(self._tools.paths, self._state.uid)
                 # With the sandbox goes what the containers shared: by now the pod has none.
                 shared = requests.pod_cgroup(self._tools.facts.cgroup_root, self._state)
                 await asyncio.to_thread(self._tools.runtime.cgroups.remove, shared)

@@ -22,7 +22,8 @@ _CONMON_GRACE = 2.0
 async def kill_cgroup(cgroups: Cgroups, cgroup: str, deadline: float) -> None:
     """Kill all that is in a cgroup and wait until nothing is. Raises RuntimeFailure after `deadline` seconds."""
     limit = time.monotonic() + deadline
-    while pids := await asyncio.to_thread(cgroups.kill, cgroup):
+    # Whether anybody is there is read at once, in less time than a thread takes; killing may wait for a freezer.
+    while cgroups.processes(cgroup) and (pids := await asyncio.to_thread(cgroups.kill, cgroup)):
         if not await _all_ended(pids, limit):
             message = f"processes {sorted(pids)} did not end within {deadline:g} s of SIGKILL"
             raise RuntimeFailure("KillContainerError", message)
