@@ -14,8 +14,9 @@ from nodeagent.pods.effects import CreateContainer, Tell
 from nodeagent.pods.state import PodState
 from nodeagent.pods.tools import Tools
 from nodeagent.runtime.environment import ConfigFailure, PodFacts, command_line, environment
-from nodeagent.runtime.expansion import expand
+from nodeagent.runtime.expansion import expand, missing
 from nodeagent.runtime.image import Image
+from nodeagent.runtime.payload import is_payload
 from nodeagent.types import ContainerRequest, Mount, Sandbox
 from podplane.v1.container_pb2 import Container, VolumeMount
 
@@ -103,13 +104,14 @@ async def _mount(
     if wanted.name not in volumes:
         raise ConfigFailure(f'volumeMount "{wanted.name}" of container "{container.name}" names no volume of the pod')
     source = volumes[wanted.name]
+    ours = any(volume.name == wanted.name and is_payload(volume) for volume in state.pod.spec.volumes)
     below = _sub_path(wanted, variables)
     if below:
         source = await tools.volumes.subpath(state.uid, container.name, index, source, below)
     return Mount(
         source=source,
         destination=wanted.mountPath,
-        read_only=wanted.readOnly,
+        read_only=wanted.readOnly or ours,
         propagation=_PROPAGATION[wanted.mountPropagation],
         recursive=True,
     )
@@ -118,10 +120,12 @@ async def _mount(
 def _sub_path(wanted: VolumeMount, variables: Variables) -> str:
     if not wanted.subPathExpr:
         return wanted.subPath
-    expanded = expand(wanted.subPathExpr, dict(variables))
-    if "$(" in expanded:
-        raise ConfigFailure(f'subPathExpr "{wanted.subPathExpr}" refers to a variable that is not set')
-    return expanded
+    known = dict(variables)
+    absent = missing(wanted.subPathExpr, known)
+    if absent:
+        raise ConfigFailure(f'subPathExpr "{wanted.subPathExpr}" refers to variables that are not set: '
+                            f"{', '.join(absent)}")  # fmt: skip
+    return expand(wanted.subPathExpr, known)
 
 
 def _name_files(tools: Tools, state: PodState, mounts: Sequence[Mount]) -> list[Mount]:

@@ -19,7 +19,8 @@ from nodeagent.pods import compose, failpoints, netfiles, requests
 from nodeagent.pods import effects as do
 from nodeagent.pods import events as did
 from nodeagent.pods.addresses import PoolExhausted
-from nodeagent.pods.state import READY, PodState
+from nodeagent.pods.disk import RETRY
+from nodeagent.pods.state import PodState
 from nodeagent.pods.tools import Tools
 from nodeagent.runtime.environment import ConfigFailure
 from nodeagent.runtime.image import HOST, ImageFailure
@@ -39,7 +40,9 @@ class Performer:
         self._tools = tools
         self._state = state
         self.sandbox: Sandbox | None = None
-        self._volumes: Mapping[str, Path] = {}
+        self._volumes: Mapping[str, Path] | None = None
+        self._volumes_turn = asyncio.Lock()
+        self._changes = 0
         self._in_order: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._methods: dict[type[do.Effect], tuple[str, Callable[[Any], Awaitable[Outcome]]]] = {
             do.TakeAddress: ("take-address", self._take_address),
@@ -120,34 +123,55 @@ class Performer:
         self.sandbox = None
         return did.SandboxRemoved(self._now, effect.attempt)
 
-    async def _prepare_volumes(self, _effect: do.PrepareVolumes) -> Outcome:
+    async def _prepare_volumes(self, effect: do.PrepareVolumes) -> Outcome:
+        seen = self._changes
         try:
-            async with asyncio.timeout(self._tools.deadlines.volumes):
+            async with asyncio.timeout(self._tools.deadlines.volumes), self._volumes_turn:
                 self._volumes = await self._tools.volumes.prepare(self._state.pod, self.objects())
-        except VolumeFailure as failure:
-            return did.VolumesFailed(self._now, failure.reason, failure.message)
-        except OSError as error:
+        except (VolumeFailure, OSError) as error:
+            if self._changes != seen:  # what was missing may have come meanwhile
+                return await self._prepare_volumes(effect)
+            if isinstance(error, VolumeFailure):
+                return did.VolumesFailed(self._now, error.reason, error.message)
             words = str(error) or "timed out waiting for the volumes"
             return did.VolumesFailed(self._now, "FailedMount", f"MountVolume.SetUp failed: {words}")
         return did.VolumesReady(self._now)
 
     async def _remove_volumes(self, _effect: do.RemoveVolumes) -> Outcome:
         try:
-            async with asyncio.timeout(self._tools.deadlines.volumes):
+            async with asyncio.timeout(self._tools.deadlines.volumes), self._volumes_turn:
+                self._volumes = None
                 await self._tools.volumes.remove(self._state.uid)
         except (VolumeFailure, OSError) as error:
             return self._uncleaned("volumes", error)
         return did.VolumesRemoved(self._now)
 
     async def update_volumes(self) -> None:
-        """Bring changed config maps and secrets into the files of a pod that has its volumes."""
-        if self._state.volumes.stage != READY:
-            return
+        """Bring changed config maps, secrets, labels and annotations into the files of a pod that has its volumes.
+
+        One at a time, with what is newest by then; after preparing that is under way, and never after removing. What
+        the disk does not take is tried again.
+        """
+        self._changes += 1
+        told = False
+        while (failure := await self._updated()) is not None:
+            if not told:
+                words = str(failure) or "updating the volumes took too long"
+                self._tools.reports.event(self._state.pod, do.Tell("Warning", "FailedMount", words))
+            if isinstance(failure, VolumeFailure) and not isinstance(failure.__cause__, OSError):
+                return
+            told = True
+            await asyncio.sleep(RETRY)
+
+    async def _updated(self) -> VolumeFailure | OSError | None:
         try:
-            async with asyncio.timeout(self._tools.deadlines.volumes):
-                await self._tools.volumes.update(self._state.pod, self.objects())
-        except (VolumeFailure, OSError) as error:
-            log.warning("cannot update the volumes of pod %s: %s", self._state.title, error or "it took too long")
+            async with asyncio.timeout(self._tools.deadlines.volumes), self._volumes_turn:
+                if self._volumes is not None:
+                    await self._tools.volumes.update(self._state.pod, self.objects())
+        except (VolumeFailure, OSError) as failure:
+            log.warning("cannot update the volumes of pod %s: %s", self._state.title, failure or "it took too long")
+            return failure
+        return None
 
     def objects(self) -> Mapping[tuple[str, str, str], Any]:
         """(kind, namespace, name) -> config map or secret, of the pod's namespace."""
@@ -182,7 +206,7 @@ class Performer:
             raise RuntimeError(f"pod {self._state.title} has no sandbox to create {effect.container} in")
         try:
             async with self._in_order[effect.container], asyncio.timeout(self._tools.deadlines.create):
-                asked = await compose.compose(self._tools, self._state, effect, self.sandbox, self._volumes)
+                asked = await compose.compose(self._tools, self._state, effect, self.sandbox, self._volumes or {})
                 pid = await self._tools.runtime.create(asked)
         except (ConfigFailure, VolumeFailure, ImageFailure, RuntimeFailure) as failure:
             return refused(failure.reason, failure.message)

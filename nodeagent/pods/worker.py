@@ -136,6 +136,8 @@ class PodWorker:
         self._report(issued)
         for effect in issued:
             self._begin(effect)
+        if isinstance(event, did.SpecChanged):  # labels and annotations may be files
+            self._start(self._performer.update_volumes(), "volumes")
 
     async def _write_down(self) -> None:
         """The state is written down on return: a full disk holds the pod where it is, which runs on meanwhile.

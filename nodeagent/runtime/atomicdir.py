@@ -21,7 +21,11 @@ _DATA, _NEW = "..data", "..data_tmp"
 
 
 def write(target: Path, files: Mapping[str, File], group: int | None = None) -> bool:
-    """Make the directory hold exactly these files; False where it did already. group: the fsGroup of the files."""
+    """Make the directory hold exactly these files; False where it did already.
+
+    group: the pod's fsGroup, which owns files and directories: files get r for it, directories rx and setgid (0440 and
+    02550 added, the kubelet's masks for volumes that containers cannot write to).
+    """
     current = _current(target)
     if current is not None and _holds(current, files, group):
         _link(target, files)
@@ -60,10 +64,13 @@ def _holds(current: Path, files: Mapping[str, File], group: int | None) -> bool:
 
 
 def _fill(fresh: Path, files: Mapping[str, File], group: int | None) -> None:
-    fresh.chmod(0o755)
+    _directory(fresh, group)
     for name, file in files.items():
         path = fresh / name
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for parent in reversed(path.relative_to(fresh).parents[:-1]):
+            if not (fresh / parent).is_dir():
+                (fresh / parent).mkdir()
+                _directory(fresh / parent, group)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as opened:
             opened.write(file.data)
@@ -73,14 +80,27 @@ def _fill(fresh: Path, files: Mapping[str, File], group: int | None) -> None:
             os.fchmod(fd, _effective(file, group))
 
 
+def _directory(path: Path, group: int | None) -> None:
+    if group is not None:
+        os.chown(path, -1, group)
+    path.chmod(0o755 if group is None else 0o2755)
+
+
 def _link(target: Path, files: Mapping[str, File]) -> None:
     wanted = {name.split("/")[0] for name in files}
     for name in wanted:
-        if not os.path.lexists(target / name):
-            (target / name).symlink_to(f"{_DATA}/{name}")
+        _show(target / name)
     for path in target.iterdir():
-        if not path.name.startswith("..") and path.name not in wanted:
+        # Directories were made for sub-paths whose file was not there: they are somebody's mount.
+        if path.is_symlink() and path.name not in (_DATA, _NEW) and path.name not in wanted:
             path.unlink()
+
+
+def _show(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()  # made for a sub-path before the file came
+    if not os.path.lexists(path):
+        path.symlink_to(f"{_DATA}/{path.name}")
 
 
 def _sweep(target: Path, kept: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from nodeagent.runtime.fields import PodFacts, container_of, field_value, resource_value
 from podplane.v1.pod_pb2 import Pod
@@ -16,7 +16,9 @@ from podplane.v1.volume_pb2 import DownwardAPIVolumeFile, KeyToPath, Volume, Vol
 Objects = Mapping[tuple[str, str, str], Any]
 """(kind, namespace, name) -> ConfigMap or Secret."""
 DEFAULT_MODE = 0o644
-_KINDS = ("configMap", "secret", "downwardAPI", "projected")
+_KINDS: tuple[Literal["configMap", "secret", "downwardAPI", "projected"], ...] = (
+    "configMap", "secret", "downwardAPI", "projected",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,11 @@ def check_path(path: str) -> str:
     if not path or path.startswith("/") or ".." in parts or parts[0].startswith(".."):
         raise ValueError(f"invalid path {path!r}: must be relative, without '..'")
     return path
+
+
+def is_payload(volume: Volume) -> bool:
+    """Whether a volume's files are written by the agent: it follows what they are made of, and no container writes."""
+    return any(volume.HasField(kind) for kind in _KINDS)
 
 
 def of_volume(pod: Pod, volume: Volume, objects: Objects, facts: PodFacts) -> Payload | None:

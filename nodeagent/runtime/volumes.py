@@ -1,33 +1,33 @@
 """The volumes of pods: directories of the node that containers mount.
 
 Owns state/volumes/<uid>/<name> (emptyDir on disk, configMap) and run/volumes/<uid>/<name>, each a tmpfs of its own
-(secrets, projected, emptyDir in memory): no secret byte reaches a disk. prepare() and remove() may be done again at
-any time; what is there is kept. Fails with VolumeFailure, whose message names volume, object and key as the kubelet
-does. Sources that are not supported are refused by name.
+(secret, downwardAPI, projected, emptyDir in memory): no secret byte reaches a disk. prepare() and remove() may be done
+again at any time; what is there is kept, with the owner and mode that a container gave it. The fsGroup owns all of
+them, not host paths. Fails with VolumeFailure, whose message names volume, object and key as the kubelet does. Sources
+that are not supported are refused by name.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nodeagent import syscalls
 from nodeagent.runtime import atomicdir, payload
-from nodeagent.runtime.beneath import directory, open_beneath
 from nodeagent.runtime.fields import PodFacts
 from nodeagent.runtime.hostpath import HostPaths
 from nodeagent.runtime.payload import Objects
 from nodeagent.runtime.rootfs import remove_tree
+from nodeagent.runtime.subpaths import SubPaths, unmount
 from podplane import quantity
 from podplane.v1.pod_pb2 import Pod
 from podplane.v1.volume_pb2 import EmptyDirVolumeSource, Volume
 
 DAEMON_DIRECTORIES = (Path("/var/lib/podplane"), Path("/etc/podplane"), Path("/run/podplane"))
-_SECRET_SIZE = "16m"
+_PAYLOAD_SIZE = 256 << 20
+"""Bytes: a bound for a mistake of ours. No container writes there, and an update holds the old and the new set."""
 
 
 class VolumeFailure(Exception):
@@ -47,7 +47,7 @@ class Volumes:
         facts: PodFacts | None = None,
     ) -> None:  # fmt: skip
         self._disk, self._memory = state / "volumes", run / "volumes"
-        self._subpaths = run / "subpaths"
+        self._subpaths = SubPaths(run)
         self._hosts = HostPaths(host_path_allow, (*DAEMON_DIRECTORIES, state, run, *refused))
         self._facts = facts or PodFacts("", "", "")
 
@@ -74,7 +74,7 @@ class Volumes:
         What is pinned is the file or directory itself: a symlink swapped in later changes nothing.
         """
         try:
-            return await asyncio.to_thread(self._pin, pod_uid, container, index, volume, sub_path)
+            return await asyncio.to_thread(self._subpaths.pin, pod_uid, container, index, volume, sub_path)
         except (OSError, ValueError) as error:
             raise VolumeFailure(f'failed to prepare subPath for volumeMount "{sub_path}" of container '
                                 f'"{container}": {error}', "CreateContainerConfigError") from error  # fmt: skip
@@ -95,36 +95,33 @@ class Volumes:
         files = payload.of_volume(pod, volume, objects, self._facts)
         if files is not None:
             if volume.HasField("configMap"):
-                target = _made(self._disk / uid / volume.name)
+                target = _directory(self._disk / uid / volume.name, 0o755, group)
             else:
-                target = _tmpfs(self._memory / uid / volume.name, _SECRET_SIZE, 0o755)
+                target = _tmpfs(self._memory / uid / volume.name, _PAYLOAD_SIZE, 0o755, group)
             atomicdir.write(target, files, group)
             return target
         if volume.HasField("hostPath"):
             return self._hosts.prepare(volume.hostPath.path, volume.hostPath.type)
         if volume.HasField("emptyDir") or not volume.ListFields()[1:]:
-            return self._empty_dir(uid, volume.name, volume.emptyDir, group)
+            return self._empty_dir(pod, volume.name, volume.emptyDir)
         source = volume.ListFields()[-1][0].name
         raise ValueError(f"volume source {source} is not supported")
 
-    def _empty_dir(self, uid: str, name: str, asked: EmptyDirVolumeSource, group: int | None) -> Path:
+    def _empty_dir(self, pod: Pod, name: str, asked: EmptyDirVolumeSource) -> Path:
+        uid, group = pod.metadata.uid, _group(pod)
         if asked.medium == "Memory":
-            size = str(quantity.value(asked.sizeLimit)) if asked.sizeLimit else ""
-            target = _tmpfs(self._memory / uid / name, size, 0o777)
-        elif asked.medium == "":
-            target = _made(self._disk / uid / name)
-            target.chmod(0o777)
-        else:
+            size = memory_size(pod, asked, self._facts.allocatable.get("memory", ""))
+            return _tmpfs(self._memory / uid / name, size, 0o777, group)
+        if asked.medium:
             raise ValueError(f"emptyDir medium {asked.medium} is not supported")
-        if group is not None:
-            os.chown(target, -1, group)
-            target.chmod(0o2777)
-        return target
+        if quantity.value(asked.sizeLimit or "0") > 0:
+            raise ValueError("emptyDir sizeLimit is supported with medium Memory only")
+        return _directory(self._disk / uid / name, 0o777, group)
 
     def _update(self, pod: Pod, objects: Objects) -> Sequence[VolumeFailure]:
         failures = []
         for volume in pod.spec.volumes:
-            if any(volume.HasField(kind) for kind in ("configMap", "secret", "projected", "downwardAPI")):
+            if payload.is_payload(volume):
                 try:
                     self._named(pod, volume, objects)
                 except VolumeFailure as failure:
@@ -134,27 +131,24 @@ class Volumes:
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _remove(self, uid: str) -> None:
-        for base in (self._subpaths, self._memory):
-            for path in sorted((base / uid).glob("**/*" if base == self._subpaths else "*"), reverse=True):
-                _unmount(path)
-            remove_tree(base / uid)
+        self._subpaths.remove(uid)
+        for path in (self._memory / uid).glob("*"):
+            unmount(path)
+        remove_tree(self._memory / uid)
         remove_tree(self._disk / uid)
 
-    def _pin(self, uid: str, container: str, index: int, volume: Path, sub_path: str) -> Path:
-        payload.check_path(sub_path)
-        target = self._subpaths / uid / container / str(index)
-        with directory(volume) as root, contextlib.ExitStack() as stack:
-            fd = _open_or_make(root, sub_path)
-            stack.callback(os.close, fd)
-            _unmount(target)
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            source = Path(f"/proc/self/fd/{fd}")
-            if source.is_dir():
-                target.mkdir(exist_ok=True)
-            else:
-                target.touch()
-            syscalls.mount(source, target, None, syscalls.MS_BIND)
-        return target
+
+def memory_size(pod: Pod, asked: EmptyDirVolumeSource, allocatable: str) -> int:
+    """Bytes that an emptyDir in memory may hold; 0: the kernel's default, half of the machine's. Pure.
+
+    The least of the volume's sizeLimit, the containers' memory limits where each has one, and what the node has to
+    give, as the kubelet's SizeMemoryBackedVolumes.
+    """
+    limits = [container.resources.limits.get("memory", "") for container in pod.spec.containers]
+    bounds = [quantity.value(text) for text in (asked.sizeLimit, allocatable) if text]
+    if limits and all(limits):
+        bounds.append(sum(quantity.value(text) for text in limits))
+    return min((bound for bound in bounds if bound > 0), default=0)
 
 
 def _group(pod: Pod) -> int | None:
@@ -162,40 +156,24 @@ def _group(pod: Pod) -> int | None:
     return context.fsGroup if context.HasField("fsGroup") else None
 
 
-def _made(path: Path) -> Path:
+def _directory(path: Path, mode: int, group: int | None) -> Path:
+    """Make a directory with this mode, with a group also setgid; one that is there keeps what it has."""
+    if path.is_dir():
+        return path
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.mkdir(mode=0o755, exist_ok=True)
-    return path
+    # Complete before it has its name (no volume's begins with a dot): a crash in between must not leave it half made.
+    fresh = path.with_name(f".{path.name}")
+    fresh.mkdir(exist_ok=True)
+    if group is not None:
+        os.chown(fresh, -1, group)
+    fresh.chmod(mode if group is None else mode | 0o2000)
+    return fresh.rename(path)
 
 
-def _tmpfs(path: Path, size: str, mode: int) -> Path:
-    _made(path)
+def _tmpfs(path: Path, size: int, mode: int, group: int | None) -> Path:
+    _directory(path, 0o700, None)
     if not os.path.ismount(path):
-        options = f"mode={mode:o}" + (f",size={size}" if size else "")
+        owner = f"mode={mode:o}" if group is None else f"mode={mode | 0o2000:o},gid={group}"
+        options = owner + (f",size={size}" if size else "")
         syscalls.mount("tmpfs", path, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
     return path
-
-
-def _unmount(path: Path) -> None:
-    while True:
-        try:
-            syscalls.umount2(path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
-        except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOENT):
-                return
-            raise
-
-
-def _open_or_make(root: int, path: str) -> int:
-    """A descriptor of a path below root; directories that are missing are made on the way."""
-    try:
-        return open_beneath(root, path, os.O_PATH)
-    except FileNotFoundError:
-        at = ""
-        for part in path.split("/"):
-            parent = open_beneath(root, at or ".", os.O_PATH | os.O_DIRECTORY)
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(part, 0o755, dir_fd=parent)
-            os.close(parent)
-            at = f"{at}/{part}".lstrip("/")
-        return open_beneath(root, path, os.O_PATH)
