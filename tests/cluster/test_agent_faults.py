@@ -13,6 +13,7 @@ from devcluster.cluster import Cluster
 from podplane.kinds import POD, SERVICE
 from podplane.v1 import pod_pb2
 from tests.support.api import Api
+from tests.support.network import connects
 from tests.support.objects import manifest, pod
 from tests.support.waiting import eventually
 
@@ -64,7 +65,7 @@ class Load:
 
 
 @pytest.fixture
-def ten(api: Api) -> Iterator[list[str]]:
+def ten(cluster: Cluster, api: Api) -> Iterator[list[str]]:
     """Ten web servers on one node behind a NodePort, and one that waits to be told to end."""
     serve = "mkdir -p /tmp/w; echo steady >/tmp/w/index.html; exec busybox httpd -f -p 80 -h /tmp/w"
     names = [f"steady-{number}" for number in range(10)]
@@ -74,7 +75,9 @@ def ten(api: Api) -> Iterator[list[str]]:
         api.create(made)
     api.create(manifest(SERVICE_TEXT)[0])
     for name in names:
-        api.running(name)
+        address = api.running(name).status.podIP
+        # Running is not listening yet, and nothing here says when a server is ready.
+        eventually(lambda address=address: connects(cluster, NODE, address, 80), 10)  # type: ignore[misc]
     yield names
     api.delete(SERVICE, "steady")
     for name in names:

@@ -12,6 +12,7 @@ from devcluster.cluster import Cluster
 from podplane.kinds import POD
 from podplane.v1 import pod_pb2
 from tests.support.api import Api
+from tests.support.network import connects
 from tests.support.objects import manifest, pod
 from tests.support.waiting import eventually
 
@@ -72,8 +73,8 @@ def test_localhost_is_the_pods_own(cluster: Cluster, api: Api, pair: pod_pb2.Pod
         served = eventually(lambda: _curl(cluster, node, f"http://{address}/cgi-bin/php"), what="the page of /php")
         assert served == "made by the application server\n"
         # From the node the web server answers and the application server, bound to localhost, does not.
-        assert _connects(cluster, node, address, 80)
-        assert not _connects(cluster, node, address, 9000)
+        assert connects(cluster, node, address, 80)
+        assert not connects(cluster, node, address, 9000)
     finally:
         _remove(api, "pair")
 
@@ -130,8 +131,3 @@ def _curl(cluster: Cluster, node: str, url: str) -> str:
     fetch = f"import urllib.request; print(urllib.request.urlopen('{url}', timeout=2).read().decode(), end='')"
     argv = cluster.inside(node, [sys.executable, "-c", fetch])
     return subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False).stdout
-
-
-def _connects(cluster: Cluster, node: str, address: str, port: int) -> bool:
-    argv = cluster.inside(node, ["busybox", "nc", "-w", "1", address, str(port)])
-    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False).returncode == 0
