@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from controlplane.api.validation import downward
 from controlplane.api.validation.probes import probes
 from controlplane.api.validation.problems import Problems
 from controlplane.api.validation.resources import resources
@@ -14,13 +15,6 @@ from podplane.v1 import container_pb2
 PROTOCOLS = ("SCTP", "TCP", "UDP")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _ENV_SOURCES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef")
-_FIELD_PATHS = (
-    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
-    "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
-)  # fmt: skip
-_RESOURCES = tuple(
-    f"{part}.{name}" for part in ("limits", "requests") for name in ("cpu", "ephemeral-storage", "memory")
-)
 
 
 def containers(
@@ -129,17 +123,9 @@ def _env_source(source: container_pb2.EnvVarSource, path: str, found: Problems) 
                 found.required(f"{path}.{name}.name")
             found.syntax(f"{path}.{name}.key", reference.key, names.config_key)
     if "fieldRef" in chosen:
-        _field_path(source.fieldRef.fieldPath, f"{path}.fieldRef.fieldPath", found)
-    if "resourceFieldRef" in chosen and source.resourceFieldRef.resource not in _RESOURCES:
-        found.one_of(f"{path}.resourceFieldRef.resource", source.resourceFieldRef.resource, _RESOURCES)
-
-
-def _field_path(value: str, path: str, found: Problems) -> None:
-    of_map = value.startswith(("metadata.labels['", "metadata.annotations['")) and value.endswith("']")
-    if not value:
-        found.required(path)
-    elif value not in _FIELD_PATHS and not of_map:
-        found.unsupported(path, value, _FIELD_PATHS)
+        downward.field(source.fieldRef, f"{path}.fieldRef", found, allowed=downward.VARIABLES)
+    if "resourceFieldRef" in chosen:
+        downward.resource(source.resourceFieldRef, f"{path}.resourceFieldRef", found)
 
 
 def _security(context: container_pb2.SecurityContext, path: str, found: Problems) -> None:

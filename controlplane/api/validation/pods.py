@@ -22,6 +22,7 @@ from podplane.v1 import pod_pb2
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
 _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 _MAX_SECONDS = (1 << 31) - 1
+_MAX_ID = (1 << 31) - 1
 _MUTABLE = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
@@ -116,6 +117,8 @@ def _address(value: str, path: str, found: Problems) -> None:
 
 def _security(context: pod_pb2.PodSecurityContext, path: str, found: Problems) -> None:
     seccomp(context.seccompProfile if context.HasField("seccompProfile") else None, f"{path}.seccompProfile", found)
+    if context.fsGroup > _MAX_ID:
+        found.invalid(f"{path}.fsGroup", context.fsGroup, f"must be between 0 and {_MAX_ID}, inclusive")
     seen: set[str] = set()
     for index, sysctl in enumerate(context.sysctls):
         if not sysctl.name:

@@ -20,17 +20,16 @@ from podplane.errors import FieldError
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Which values of a field are refused: those listed, or all but the allowed ones and, unless `zero`, the zero."""
+    """Which values of a field are refused: those listed, or all but the allowed ones and the zero."""
 
     values: tuple[object, ...] | None = None
     allowed: tuple[object, ...] = ()
-    zero: bool = False
 
     def covers(self, value: object) -> bool:
         """True where this scalar is refused; messages and lists of them are refused by being there."""
         if self.values is not None:
             return value in self.values
-        return value not in self.allowed and (bool(value) or self.zero)
+        return value not in self.allowed and bool(value)
 
 
 def _only(*allowed: object) -> Refused:
@@ -42,7 +41,6 @@ def _not(*values: object) -> Refused:
 
 
 ANY = Refused()
-ANY_EVEN_ZERO = Refused(zero=True)
 
 UNSUPPORTED: Mapping[str, Refused] = {
     # Pods
@@ -77,28 +75,24 @@ UNSUPPORTED: Mapping[str, Refused] = {
     "ContainerPort.protocol": _not("SCTP"),
     "ContainerPort.hostPort": ANY,
     "ContainerPort.hostIP": ANY,
-    "VolumeMount.subPath": ANY,
-    "VolumeMount.subPathExpr": ANY,
     "VolumeMount.recursiveReadOnly": _only("Disabled"),
     # Security contexts
     "PodSecurityContext.seLinuxOptions": ANY,
     "PodSecurityContext.appArmorProfile": ANY,
     "PodSecurityContext.windowsOptions": ANY,
-    "PodSecurityContext.fsGroup": ANY_EVEN_ZERO,
     "PodSecurityContext.fsGroupChangePolicy": ANY,
     "PodSecurityContext.supplementalGroupsPolicy": _only("Merge"),
     "SecurityContext.seLinuxOptions": ANY,
     "SecurityContext.appArmorProfile": ANY,
     "SecurityContext.windowsOptions": ANY,
     "SecurityContext.procMount": _only("Default"),
-    # Volumes: emptyDir, hostPath, configMap and secret are supported
+    # Volumes: emptyDir, hostPath, configMap, secret, downwardAPI and projected are supported
     "Volume.awsElasticBlockStore": ANY,
     "Volume.azureDisk": ANY,
     "Volume.azureFile": ANY,
     "Volume.cephfs": ANY,
     "Volume.cinder": ANY,
     "Volume.csi": ANY,
-    "Volume.downwardAPI": ANY,
     "Volume.ephemeral": ANY,
     "Volume.fc": ANY,
     "Volume.flexVolume": ANY,
@@ -112,12 +106,13 @@ UNSUPPORTED: Mapping[str, Refused] = {
     "Volume.persistentVolumeClaim": ANY,
     "Volume.photonPersistentDisk": ANY,
     "Volume.portworxVolume": ANY,
-    "Volume.projected": ANY,
     "Volume.quobyte": ANY,
     "Volume.rbd": ANY,
     "Volume.scaleIO": ANY,
     "Volume.storageos": ANY,
     "Volume.vsphereVolume": ANY,
+    "VolumeProjection.serviceAccountToken": ANY,
+    "VolumeProjection.clusterTrustBundle": ANY,
     # Services
     "ServiceSpec.type": _not("LoadBalancer", "ExternalName"),
     "ServiceSpec.sessionAffinity": _not("ClientIP"),

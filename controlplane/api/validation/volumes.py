@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from controlplane.api.validation import downward
 from controlplane.api.validation.problems import Problems
 from podplane import names, quantity
 from podplane.v1 import container_pb2, volume_pb2
@@ -61,6 +62,9 @@ def _empty_dir(source: volume_pb2.EmptyDirVolumeSource, path: str, found: Proble
         try:
             if quantity.parse(source.sizeLimit) < 0:
                 found.invalid(f"{path}.sizeLimit", source.sizeLimit, "must be greater than or equal to 0")
+            elif quantity.parse(source.sizeLimit) > 0 and source.medium != "Memory":
+                # Nothing would hold the volume to it: there is no eviction by usage yet.
+                found.forbidden(f"{path}.sizeLimit", "not supported by this version unless medium is Memory")
         except ValueError as error:
             found.invalid(f"{path}.sizeLimit", source.sizeLimit, str(error))
 
@@ -91,10 +95,15 @@ def _downward_items(items: Iterable[volume_pb2.DownwardAPIVolumeFile], path: str
         _mode(item, "mode", at, found)
         if item.HasField("fieldRef") == item.HasField("resourceFieldRef"):
             found.required(at, "one of fieldRef and resourceFieldRef is required")
+        elif item.HasField("fieldRef"):
+            downward.field(item.fieldRef, f"{at}.fieldRef", found, allowed=downward.FILES)
+        else:
+            downward.resource(item.resourceFieldRef, f"{at}.resourceFieldRef", found, volume=True)
 
 
 def _projected(source: volume_pb2.ProjectedVolumeSource, path: str, found: Problems) -> None:
     _mode(source, "defaultMode", path, found)
+    taken: set[str] = set()
     for index, projection in enumerate(source.sources):
         at = f"{path}.sources[{index}]"
         chosen = [name for name in _PROJECTIONS if projection.HasField(name)]  # type: ignore[arg-type]
@@ -106,6 +115,16 @@ def _projected(source: volume_pb2.ProjectedVolumeSource, path: str, found: Probl
                     found.required(f"{at}.{name}.name")
                 _items(getattr(projection, name).items, f"{at}.{name}", found)
         _downward_items(projection.downwardAPI.items, f"{at}.downwardAPI", found)
+        _no_conflict(projection, at, taken, found)
+
+
+def _no_conflict(projection: volume_pb2.VolumeProjection, path: str, taken: set[str], found: Problems) -> None:
+    """What sources name themselves must differ; of whole objects the keys are not known yet, and the last one wins."""
+    for name in ("secret", "downwardAPI", "configMap"):
+        for index, item in enumerate(getattr(projection, name).items):
+            if item.path and item.path in taken:
+                found.invalid(f"{path}.{name}.items[{index}].path", item.path, "conflicting duplicate paths")
+            taken.add(item.path)
 
 
 _CHECKS: dict[str, Any] = {
@@ -134,14 +153,22 @@ def _mode(source: Any, name: str, path: str, found: Problems) -> None:
 
 
 def _relative(value: str, path: str, found: Problems) -> None:
+    """A file of a volume that the agent writes: what begins with '..' is the writer's own."""
     if not value:
         found.required(path)
-    elif value.startswith("/"):
+    elif value.startswith("..") and ".." not in value.split("/"):
+        found.invalid(path, value, "must not start with '..'")
+    else:
+        _descending(value, path, found)
+
+
+def _descending(value: str, path: str, found: Problems) -> None:
+    if value.startswith("/"):
         found.invalid(path, value, "must be a relative path")
     elif ".." in value.split("/"):
         found.invalid(path, value, "must not contain '..'")
-    elif value.startswith(".."):
-        found.invalid(path, value, "must not start with '..'")
+    elif "\0" in value:
+        found.invalid(path, value, "must not contain NUL")
 
 
 def mounts(container: container_pb2.Container, path: str, known: Collection[str], found: Problems) -> None:
@@ -154,10 +181,8 @@ def mounts(container: container_pb2.Container, path: str, known: Collection[str]
         elif mount.name not in known:
             found.not_found(f"{at}.name", mount.name)
         _mount_path(mount.mountPath, f"{at}.mountPath", seen, found)
-        if mount.subPath:
-            _relative(mount.subPath, f"{at}.subPath", found)
-        if mount.subPathExpr:
-            _relative(mount.subPathExpr, f"{at}.subPathExpr", found)
+        _descending(mount.subPath, f"{at}.subPath", found)
+        _descending(mount.subPathExpr, f"{at}.subPathExpr", found)
         if mount.subPath and mount.subPathExpr:
             found.invalid(f"{at}.subPathExpr", mount.subPathExpr, "subPathExpr and subPath are mutually exclusive")
         found.one_of(

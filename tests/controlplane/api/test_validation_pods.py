@@ -122,6 +122,37 @@ PODS: list[tuple[Change, str]] = [
         one_volume(configMap={"name": "c", "items": [{"key": "k", "path": "../x"}]}),
         "spec.volumes[0].configMap.items[0].path: Invalid value: \"../x\": must not contain '..'",
     ),
+    (
+        one_volume(downwardAPI={"items": [{"path": "p", "fieldRef": {"fieldPath": "status.podIP"}}]}),
+        'spec.volumes[0].downwardAPI.items[0].fieldRef.fieldPath: Unsupported value: "status.podIP"',
+    ),
+    (
+        one_volume(downwardAPI={"items": [{"path": "p", "resourceFieldRef": {"resource": "limits.cpu"}}]}),
+        "spec.volumes[0].downwardAPI.items[0].resourceFieldRef.containerName: Required value",
+    ),
+    (
+        container(env=[{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1M"}}}]),
+        "resourceFieldRef.divisor: Invalid value: \"1M\": only divisor's values 1m, 1 are supported with the cpu",
+    ),
+    (
+        one_volume(projected={"sources": [
+            {"configMap": {"name": "c", "items": [{"key": "k", "path": "p"}]}},
+            {"secret": {"name": "s", "items": [{"key": "k", "path": "p"}]}}]}),
+        'spec.volumes[0].projected.sources[1].secret.items[0].path: Invalid value: "p": conflicting duplicate paths',
+    ),
+    (
+        container(volumeMounts=[{"name": "v", "mountPath": "/v", "subPath": "a/../../b"}]),
+        "spec.containers[0].volumeMounts[0].subPath: Invalid value: \"a/../../b\": must not contain '..'",
+    ),
+    (
+        container(volumeMounts=[{"name": "v", "mountPath": "/v", "subPathExpr": "/$(A)"}]),
+        'spec.containers[0].volumeMounts[0].subPathExpr: Invalid value: "/$(A)": must be a relative path',
+    ),
+    (
+        container(volumeMounts=[{"name": "v", "mountPath": "/v", "subPath": "a", "subPathExpr": "b"}]),
+        "subPathExpr and subPath are mutually exclusive",
+    ),
+    (merge(spec={"securityContext": {"fsGroup": 4294967295}}), "spec.securityContext.fsGroup: Invalid value"),
     (merge(spec={"volumes": [{"name": "v"}, {"name": "v"}]}), 'spec.volumes[1].name: Duplicate value: "v"'),
     (
         merge(spec={"restartPolicy": "Sometimes"}),
@@ -160,3 +191,24 @@ PODS: list[tuple[Change, str]] = [
 def test_bad_pods(change: Change, expected: str) -> None:
     found = wrong("Pod", change)
     assert any(expected in one for one in found), found
+
+
+VOLUMES: list[Change] = [
+    one_volume(downwardAPI={"items": [
+        {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+        {"path": "one", "fieldRef": {"fieldPath": "metadata.annotations['a/b']"}, "mode": 0o400},
+        {"path": "cpu", "resourceFieldRef": {"containerName": "a", "resource": "limits.cpu", "divisor": "1m"}}]}),
+    one_volume(projected={"defaultMode": 0o440, "sources": [
+        {"configMap": {"name": "c", "optional": True}}, {"secret": {"name": "s"}},
+        {"downwardAPI": {"items": [{"path": "n", "fieldRef": {"fieldPath": "metadata.name"}}]}}]}),
+    one_volume(emptyDir={"medium": "Memory", "sizeLimit": "1Gi"}),
+    one_volume(emptyDir={"sizeLimit": 0}),
+    container(volumeMounts=[{"name": "v", "mountPath": "/v", "subPath": "..data/a"}]),
+    container(volumeMounts=[{"name": "v", "mountPath": "/v", "subPathExpr": "$(NAME)/a"}]),
+    merge(spec={"securityContext": {"fsGroup": 0}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", VOLUMES)
+def test_every_kind_of_volume_and_mount_is_taken(change: Change) -> None:
+    assert wrong("Pod", change) == []
