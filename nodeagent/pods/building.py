@@ -41,6 +41,7 @@ from nodeagent.pods.state import (
 )
 from nodeagent.pods.winding import stop_instance
 
+_ON_THE_WAY = (PULLING, PULLED, CREATING, CREATED, STARTING)
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 
 
@@ -48,11 +49,13 @@ def advance(state: PodState, now: float) -> list[Effect]:
     """Every effect that is due and not in flight, for a pod that shall run."""
     effects = _sandbox(state, now) + _volumes(state, now)
     current = _current(state)
-    for container in state.containers:
-        if container in current:
-            effects += _container(state, container, now)
-        elif container.remains and not container.live:
-            effects += remove_remains(container, now)
+    for container in current:
+        effects += _container(state, container, now)
+    # What an ended init container left can wait: its removal would compete with the next one's creation.
+    if not any(container.stage in _ON_THE_WAY for container in current):
+        for container in state.containers:
+            if container not in current and container.remains and not container.live:
+                effects += remove_remains(container, now)
     return effects
 
 
