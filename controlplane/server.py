@@ -30,8 +30,9 @@ from controlplane.api.batch import Batch
 from controlplane.api.cluster import HEALTH, REFLECTION, Cluster, Health, reflection
 from controlplane.api.grpc_server import SERVER_OPTIONS, Behaviour, Gate, Method, methods_of
 from controlplane.api.handlers import Verbs, attempt_of
-from controlplane.api.logs import PodStreams
+from controlplane.api.logs import PodLogs
 from controlplane.api.paging import Pager
+from controlplane.api.streaming import InteractiveStreams
 from controlplane.commands import is_initialised, server_names, uninitialised
 from controlplane.config import Address, Config
 from controlplane.controllers import start_all
@@ -60,7 +61,8 @@ GRACE_SECONDS = 5.0
 
 
 async def open_objects(
-    state: Path, settings: AdmissionSettings = AdmissionSettings()  # noqa: B008 - frozen
+    state: Path,
+    settings: AdmissionSettings = AdmissionSettings(),  # noqa: B008 - frozen
 ) -> tuple[SqliteLog, Objects]:
     """The store of a state directory; it is made where there is none. A second process is refused."""
     log = await SqliteLog.open(state)
@@ -135,7 +137,8 @@ class ControlPlane:
         kind = KINDS[name]
         behaviours: dict[str, Behaviour] = verbs.behaviours()
         if kind is POD:
-            behaviours |= PodStreams(self.objects, self.sessions).behaviours()
+            behaviours |= PodLogs(self.objects, self.sessions).behaviours()
+            behaviours |= InteractiveStreams(self.objects, self.sessions).behaviours()
         service = next(
             found for found in services_pb2.DESCRIPTOR.services_by_name.values() if found.name.lower() == kind.plural
         )

@@ -175,7 +175,7 @@ class Agent:
         self._tasks.start(pods.save_waiting(), name="specs that wait")
         rotator = LogRotator(runtime.living_logs, runtime.reopen_log)
         self._tasks.start(rotator.run(), name="log rotation")
-        streams = Streams(pods, self._outbox, self._tasks, self._config.paths.state)
+        streams = Streams(pods, self._outbox, self._tasks, self._config.paths, runtime)
         self._receiver.ready(pods, streams)
 
     def _tools(self, runtime: ContainerRuntime) -> Tools:

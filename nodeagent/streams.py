@@ -1,129 +1,112 @@
 """Reverse streams: what the control plane asked this agent to open, over NodeSessions.Attach.
 
-This version has logs. Exec, attach and port-forward are refused with UNIMPLEMENTED. Owns one task a stream; one that
-fails tells its reason and disturbs nothing else.
+Finds the pod and container that are meant and begins the work: logs here, the rest in nodeagent/streaming. Owns one
+task a stream; one that fails tells its reason and disturbs nothing else. A stream ends with the agent.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc.aio
 
+from nodeagent.paths import Paths
 from nodeagent.pods.manager import Pods
 from nodeagent.pods.outbox import Outbox
 from nodeagent.pods.state import EXITED, RUNNING, ContainerState, PodState
+from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.inotify import Inotify
 from nodeagent.runtime.logs import LogOptions, pod_directory, read
+from nodeagent.streaming import child
+from nodeagent.streaming.call import Outgoing, Refused, Work, serve
+from nodeagent.streaming.child import Child, Wish
+from nodeagent.streaming.exec import Exec
 from podplane.tasks import Tasks
-from podplane.v1.requests_pb2 import LogsChunk, LogsRequest
-from podplane.v1.session_pb2 import (
-    AgentStreamFrame,
-    ControlStreamFrame,
-    OpenStream,
-    StreamOpened,
-    StreamRefused,
-)
-
-log = logging.getLogger(__name__)
-
-ATTACH = "/podplane.v1.NodeSessions/Attach"
-
-
-class Refused(Exception):
-    """A stream that cannot be had. code: a gRPC code by name."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
+from podplane.v1.requests_pb2 import ExecRequest, LogsChunk, LogsRequest
+from podplane.v1.session_pb2 import AgentStreamFrame, ControlStreamFrame, OpenStream
 
 
 class Streams:
     """Opens what is asked for on the session's channel."""
 
-    def __init__(self, pods: Pods, outbox: Outbox, tasks: Tasks, state: Path) -> None:
+    def __init__(self, pods: Pods, outbox: Outbox, tasks: Tasks, paths: Paths, runtime: ContainerRuntime) -> None:
         self._pods = pods
         self._outbox = outbox
         self._tasks = tasks
-        self._state = state
+        self._state = paths.state
+        self._marks = paths.run / "exec"
+        self._runtime = runtime
         self._events = Inotify()
         self.channel: grpc.aio.Channel | None = None
+        child.sweep(self._marks)
 
     def open(self, asked: OpenStream) -> None:
         """Begin; returns at once."""
+        if self.channel is None:
+            return
         try:
             work = self._work(asked)
         except Refused as refused:
             self._outbox.stream_refused(asked.id, refused.code, refused.reason)
             return
-        self._tasks.spawn(work, name=f"stream {asked.id}")
+        self._tasks.spawn(serve(self.channel, asked.id, work), name=f"stream {asked.id}")
 
-    def _work(self, asked: OpenStream) -> Any:
+    def _work(self, asked: OpenStream) -> Work:
         kind = asked.WhichOneof("request")
-        if kind != "logs":
-            raise Refused("UNIMPLEMENTED", f"this agent cannot serve {kind} yet")
         state = self._pods.find(asked.podUID)
         if state is None:
             raise Refused("NOT_FOUND", f"no pod {asked.podUID} on this node")
-        log_ = log_file(self._state, state, asked.logs)
-        return self._logs(asked.id, asked.logs, log_)
+        if kind == "logs":
+            return Logs(asked.logs, log_file(self._state, state, asked.logs), self._events)
+        if kind == "exec":
+            return self._exec(state, asked.exec.start)
+        raise Refused("UNIMPLEMENTED", f"this agent cannot serve {kind}")
+
+    def _exec(self, state: PodState, start: ExecRequest.Start) -> Work:
+        container = running_container(state, start.container)
+
+        def command(pid_file: Path) -> list[str]:
+            options = [f"--pid-file={pid_file}", *(["--env=TERM=xterm"] if start.tty else [])]
+            return list(self._runtime.exec_command(container, start.command, tty=start.tty, options=options))
+
+        wish = Wish(stdin=start.stdin, tty=start.tty)
+        return Exec(start, Child(self._marks, self._events, wish, command))
 
     def close(self) -> None:
         self._events.close()
 
-    async def _logs(self, id_: str, request: LogsRequest, log_: ContainerLog) -> None:
-        if self.channel is None:
-            return
-        call: Any = self.channel.stream_stream(
-            ATTACH,
-            request_serializer=AgentStreamFrame.SerializeToString,
-            response_deserializer=ControlStreamFrame.FromString,
-        )()
+
+class Logs:
+    """The work of a stream that reads a log."""
+
+    def __init__(self, request: LogsRequest, log_: ContainerLog, events: Inotify) -> None:
+        self._request = request
+        self._log = log_
+        self._events = events
+
+    def received(self, frame: ControlStreamFrame) -> None:
+        """The caller has nothing to say."""
+
+    async def run(self, out: Outgoing) -> None:
+        options = log_options(self._request)
         try:
-            await call.write(AgentStreamFrame(opened=StreamOpened(id=id_)))
-            watcher = asyncio.ensure_future(_cancelled(call))
-            sender = asyncio.ensure_future(self._send_logs(call, request, log_))
-            try:
-                await asyncio.wait({watcher, sender}, return_when=asyncio.FIRST_COMPLETED)
-                if sender.done():
-                    await _finish(call, sender)
-            finally:
-                for task in (watcher, sender):
-                    task.cancel()
-                await asyncio.gather(watcher, sender, return_exceptions=True)
-        except grpc.RpcError as error:
-            log.info("a log stream ended: %s", error)
-        finally:
-            call.cancel()
-
-    async def _send_logs(self, call: Any, request: LogsRequest, log_: ContainerLog) -> None:
-        async for chunk in read(log_.path, log_options(request), ended=log_.ended, events=self._events):
-            await call.write(AgentStreamFrame(logs=_chunk(chunk)))
+            async for chunk in read(self._log.path, options, ended=self._log.ended, events=self._events):
+                await out.send(AgentStreamFrame(logs=_chunk(chunk)))
+        except FileNotFoundError:
+            raise Refused("NOT_FOUND", "the container has no log") from None
 
 
-async def _finish(call: Any, sender: asyncio.Future[None]) -> None:
-    error = sender.exception()
-    if isinstance(error, FileNotFoundError):
-        words = "the container has no log"
-        await call.write(AgentStreamFrame(failed=StreamRefused(code="NOT_FOUND", reason=words)))
-    elif error is not None:
-        raise error
-    await call.done_writing()
-    async with asyncio.timeout(5):
-        await _cancelled(call)
-
-
-async def _cancelled(call: Any) -> None:
-    """Until the caller goes away."""
-    while (frame := await call.read()) is not grpc.aio.EOF:
-        if frame.cancel:
-            return
+def running_container(state: PodState, name: str) -> str:
+    """The id of the container's running instance. Raises Refused in the kubelet's words."""
+    try:
+        container = state.container(name)
+    except KeyError:
+        raise Refused("INVALID_ARGUMENT", f"container {name} is not valid for pod {state.pod.metadata.name}") from None
+    if container.stage != RUNNING:
+        raise Refused("NOT_FOUND", f'container not found ("{name}")')
+    return f"{state.uid}_{name}_{container.attempt}"
 
 
 def _chunk(data: bytes) -> LogsChunk:

@@ -31,6 +31,7 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "Looking into pods": {
         "logs": "Print the logs of containers",
+        "exec": "Run a command in a container",
         "events": "List events, the newest last",
         "timeline": "Show a pod's life as a waterfall of what happened when",
     },

@@ -174,6 +174,23 @@ class Client:
             call.cancel()
             self._log(method, started)
 
+    def duplex(self, method: str, requests: Iterator[Message], answer: type[_Answer]) -> Iterator[_Answer]:
+        """One call with a stream in both directions, until the server ends it."""
+        started = time.monotonic()
+        invoke: Any = self._channel.stream_stream(
+            f"/podplane.v1.{method}",
+            request_serializer=lambda request: request.SerializeToString(),
+            response_deserializer=answer.FromString,
+        )
+        call = invoke(requests, metadata=self._metadata)
+        try:
+            yield from call
+        except self._rpc_error as error:
+            raise from_rpc(error, self._server) from None
+        finally:
+            call.cancel()
+            self._log(method, started)
+
     def get(self, kind: Kind, namespace: str, name: str) -> Any:
         """One object; NotFound."""
         request = requests_pb2.GetRequest(namespace=namespace if kind.namespaced else None, name=name)

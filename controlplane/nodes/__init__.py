@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
 from controlplane.nodes.frames import goodbye, verdict
@@ -71,7 +71,7 @@ class Sessions:
         node: str,
         request: session_pb2.OpenStream,
         inbound: AsyncIterator[session_pb2.ControlStreamFrame] | None = None,
-    ) -> AsyncIterator[session_pb2.AgentStreamFrame]:
+    ) -> AsyncGenerator[session_pb2.AgentStreamFrame]:
         """A reverse stream from `node`; Unavailable where it is not connected or does not answer."""
         session = self._sessions.get(node)
         if session is None:

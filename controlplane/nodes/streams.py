@@ -1,22 +1,28 @@
 """Reverse streams: the control plane asks on the session, the agent opens Attach, both ends meet here (D5).
 
 Owns the streams that wait and run. Bounded queues on both sides: a slow reader slows its own stream and nothing
-else. Fails with Unavailable where the agent does not come in time, or in the agent's own words.
+else. Towards the agent at most WINDOW bytes are under way that it has not passed on: gRPC would take more, and then
+the word that the caller has gone would wait behind them. Fails with Unavailable where the agent does not come in
+time, or in the agent's own words.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from podplane.errors import GRPC_CODES, Forbidden, NotFound, PodplaneError, Unavailable
 from podplane.v1 import session_pb2
 
 OPEN_SECONDS = 10.0
+WINDOW = 256 << 10
 _QUEUE = 16
+
+logger = logging.getLogger(__name__)
 
 AgentFrame = session_pb2.AgentStreamFrame
 ControlFrame = session_pb2.ControlStreamFrame
@@ -24,9 +30,29 @@ ControlFrame = session_pb2.ControlStreamFrame
 _ERRORS = {code: cls for cls, code in GRPC_CODES.items()}
 
 
+class _Window:
+    """Bytes of stdin or data that the agent has not passed on yet."""
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._room = asyncio.Event()
+
+    async def enter(self, size: int) -> None:
+        """Wait until there is room; what is larger than the whole window goes alone."""
+        while self._under_way and self._under_way + size > WINDOW:
+            self._room.clear()
+            await self._room.wait()
+        self._under_way += size
+
+    def left(self, size: int) -> None:
+        self._under_way = max(0, self._under_way - size)
+        self._room.set()
+
+
 @dataclass(slots=True, eq=False)
 class _Stream:
     node: str
+    window: _Window = field(default_factory=_Window)
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     incoming: asyncio.Queue[AgentFrame | PodplaneError | None] = field(default_factory=lambda: asyncio.Queue(_QUEUE))
     outgoing: asyncio.Queue[ControlFrame | None] = field(default_factory=lambda: asyncio.Queue(_QUEUE))
@@ -46,7 +72,7 @@ class Streams:
         request: session_pb2.OpenStream,
         send: Callable[[bytes], None],
         inbound: AsyncIterator[ControlFrame] | None = None,
-    ) -> AsyncIterator[AgentFrame]:
+    ) -> AsyncGenerator[AgentFrame]:
         """Ask `node` by `send` for a stream and yield what it says; `inbound` is what the caller says to it."""
         identifier = secrets.token_hex(16)
         stream = self._streams[identifier] = _Stream(node)
@@ -67,6 +93,7 @@ class Streams:
                 stream.incoming.get_nowait()
             if feeder is not None:
                 feeder.cancel()
+                feeder.add_done_callback(_fed)
 
     def refused(self, node: str, refusal: session_pb2.StreamRefused) -> None:
         """The agent cannot open a stream."""
@@ -105,8 +132,18 @@ async def _opened(stream: _Stream) -> None:
 
 
 async def _feed(stream: _Stream, inbound: AsyncIterator[ControlFrame]) -> None:
-    async for frame in inbound:
-        await stream.outgoing.put(frame)
+    try:
+        async for frame in inbound:
+            await stream.window.enter(len(frame.exec.stdin) + len(frame.portForward.data))
+            await stream.outgoing.put(frame)
+    except PodplaneError as error:
+        await stream.incoming.put(error)
+
+
+def _fed(feeder: asyncio.Task[None]) -> None:
+    if not feeder.cancelled() and (error := feeder.exception()) is not None:
+        # gRPC's own word that the caller has gone, which its handler hears by being cancelled.
+        logger.debug("the caller of a stream said no more: %s", error)
 
 
 async def _receive(stream: _Stream, requests: AsyncIterator[AgentFrame]) -> None:
@@ -117,6 +154,9 @@ async def _receive(stream: _Stream, requests: AsyncIterator[AgentFrame]) -> None
             if frame.HasField("failed"):
                 end = error_of(frame.failed)
                 return
+            if frame.HasField("taken"):
+                stream.window.left(frame.taken)
+                continue
             await stream.incoming.put(frame)
         end = None
     finally:

@@ -246,10 +246,15 @@ class ContainerRuntime:
         await asyncio.to_thread(self._rootfs.sweep, [item.id for item in found])
         return found
 
-    def exec_command(self, id: str, argv: Sequence[str], *, tty: bool = False) -> Sequence[str]:
-        """The command line that runs `argv` in a container, with the container's user, environment and limits."""
+    def exec_command(
+        self, id: str, argv: Sequence[str], *, tty: bool = False, options: Sequence[str] = ()
+    ) -> Sequence[str]:
+        """The command line that runs `argv` in a container, with the container's user, environment and limits.
+
+        `options`: what crun and runc both take, such as --pid-file.
+        """
         base = [self.programs.runtime, f"--root={self.programs.root}", "exec", *(["-t"] if tty else [])]
-        return [*base, id, *argv]
+        return [*base, *options, id, *argv]
 
     def log_path(self, id: str) -> Path | None:
         """The container's log file."""

@@ -79,12 +79,12 @@ async def test_an_editor_writes_what_is_namespaced_and_no_nodes(plane: Plane) ->
         assert (code, 'User "eve" cannot' in words) == ("PERMISSION_DENIED", True), path
 
 
-async def test_exec_is_refused_to_viewers_and_not_served_to_others(plane: Plane) -> None:
-    start = _message("Pods/Exec", {"start": {"name": "web"}})
+@pytest.mark.parametrize("method", ["Exec", "Attach", "PortForward"])
+async def test_streams_into_pods_are_refused_to_viewers_before_anything_is_said(plane: Plane, method: str) -> None:
+    start = _message(f"Pods/{method}", {"start": {"name": "web"}})
     viewer, editor = plane.person("view"), plane.person("edit")
-    assert (await status(viewer.call("Pods/Exec", iter([start]))))[0] == "PERMISSION_DENIED"
-    code, words = await status(editor.call("Pods/Exec", iter([start])))
-    assert (code, words) == ("UNIMPLEMENTED", "pods/exec is not served by this version of Podplane")
+    assert (await status(viewer.call(f"Pods/{method}", iter([start]))))[0] == "PERMISSION_DENIED"
+    assert await status(editor.call(f"Pods/{method}", iter([start]))) == ("NOT_FOUND", 'pods "web" not found')
 
 
 @pytest.mark.parametrize(
