@@ -352,6 +352,8 @@ class ContainerRuntime:
                 self._supervision.watch(self._watched(files, record), pidfd)
         elif pidfd is not None:
             os.close(pidfd)
+        if alive and status == "stopped":  # conmon is about to write how it ended: that comes through `exits`
+            status = "running"
         state = "stopped" if end else status if alive and status in ("created", "running") else "unknown"
         return ContainerFound(id, uid, name, int(attempt), state, self.pid(id), alive, end)
 
