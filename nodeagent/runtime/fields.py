@@ -5,7 +5,6 @@ Raises ValueError for a path that Kubernetes does not support there; the API ref
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,9 @@ from podplane.v1.container_pb2 import Container
 from podplane.v1.pod_pb2 import Pod
 from podplane.v1.reference_pb2 import ResourceFieldSelector
 
+_ESCAPES = {
+    '"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v",
+}  # fmt: skip
 _KEYED = re.compile(r"metadata\.(labels|annotations)\['(.*)'\]")
 
 
@@ -29,7 +31,23 @@ class PodFacts:
 
 
 def _lines(values: Mapping[str, str]) -> str:
-    return "\n".join(f"{key}={json.dumps(values[key], ensure_ascii=False)}" for key in sorted(values))
+    return "\n".join(f"{key}={_quoted(values[key])}" for key in sorted(values))
+
+
+def _quoted(text: str) -> str:
+    """A text as Go's %q writes it, which is what programs that read these files parse."""
+    return '"' + "".join(_escaped(each) for each in text) + '"'
+
+
+def _escaped(each: str) -> str:
+    if each in _ESCAPES:
+        return _ESCAPES[each]
+    if each.isprintable():
+        return each
+    number = ord(each)
+    if number < 0x80:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def field_value(pod: Pod, path: str, facts: PodFacts) -> str:

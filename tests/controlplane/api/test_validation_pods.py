@@ -132,12 +132,17 @@ PODS: list[tuple[Change, str]] = [
     ),
     (
         container(env=[{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1M"}}}]),
-        "resourceFieldRef.divisor: Invalid value: \"1M\": only divisor's values 1m, 1 are supported with the cpu",
+        'resourceFieldRef.divisor: Invalid value: "1M": only divisor\'s values 1m, 1 are supported with the cpu',
     ),
     (
-        one_volume(projected={"sources": [
-            {"configMap": {"name": "c", "items": [{"key": "k", "path": "p"}]}},
-            {"secret": {"name": "s", "items": [{"key": "k", "path": "p"}]}}]}),
+        one_volume(
+            projected={
+                "sources": [
+                    {"configMap": {"name": "c", "items": [{"key": "k", "path": "p"}]}},
+                    {"secret": {"name": "s", "items": [{"key": "k", "path": "p"}]}},
+                ]
+            }
+        ),
         'spec.volumes[0].projected.sources[1].secret.items[0].path: Invalid value: "p": conflicting duplicate paths',
     ),
     (

@@ -13,9 +13,10 @@ from google.protobuf import json_format
 
 from nodeagent import syscalls
 from nodeagent.runtime.fields import PodFacts
-from nodeagent.runtime.volumes import VolumeFailure, Volumes
+from nodeagent.runtime.volumes import VolumeFailure, Volumes, memory_size
 from podplane.v1.config_pb2 import ConfigMap, Secret
 from podplane.v1.pod_pb2 import Pod
+from podplane.v1.volume_pb2 import EmptyDirVolumeSource
 
 UID = "0b5c4f1e-volumes"
 
@@ -105,6 +106,8 @@ async def test_secrets_are_in_memory_only(base: Path, volumes: Volumes) -> None:
          'MountVolume.SetUp failed for volume "s" : secret "key" not found'),
         ({"name": "n", "nfs": {"server": "x", "path": "/"}},
          'MountVolume.SetUp failed for volume "n" : volume source nfs is not supported'),
+        ({"name": "d", "emptyDir": {"sizeLimit": "1Gi"}},
+         'MountVolume.SetUp failed for volume "d" : emptyDir sizeLimit is supported with medium Memory only'),
     ],
 )  # fmt: skip
 async def test_what_is_missing_is_named(volumes: Volumes, volume: dict[str, object], message: str) -> None:
@@ -131,6 +134,106 @@ async def test_projected_and_downward_files(volumes: Volumes) -> None:
     path = (await volumes.prepare(pod({"name": "p", "projected": {"sources": sources}}), config_map(a="1")))["p"]
     assert {item: (path / item).read_text() for item in ("a", "labels", "node")} == {
         "a": "1", "labels": 'app="web"', "node": "node-1"}  # fmt: skip
+    await volumes.remove(UID)
+
+
+DOWN = {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+                  {"path": "deep/one", "fieldRef": {"fieldPath": "metadata.annotations['note']"}, "mode": 0o400},
+                  {"path": "cpu", "resourceFieldRef": {"containerName": "app", "resource": "limits.cpu",
+                                                       "divisor": "1m"}}]}  # fmt: skip
+APP = [{"name": "app", "resources": {"limits": {"cpu": "250m"}}}]
+
+
+async def test_downward_files_follow_labels_and_annotations(volumes: Volumes) -> None:
+    asked = pod({"name": "d", "downwardAPI": {**DOWN, "defaultMode": 0o440}}, containers=APP)
+    asked.metadata.annotations["note"] = "first"
+    path = (await volumes.prepare(asked, {}))["d"]
+    assert {name: (path / name).read_text() for name in ("labels", "deep/one", "cpu")} == {
+        "labels": 'app="web"', "deep/one": "first", "cpu": "250"}  # fmt: skip
+    assert [stat.S_IMODE((path / name).stat().st_mode) for name in ("labels", "deep/one")] == [0o440, 0o400]
+    asked.metadata.annotations["note"] = "second"
+    asked.metadata.labels["say"] = 'a "b"\n\x01'
+    await volumes.update(asked, {})
+    assert (path / "labels").read_text() == 'app="web"\nsay="a \\"b\\"\\n\\x01"'
+    assert (path / "deep/one").read_text() == "second"
+    await volumes.remove(UID)
+
+
+async def test_a_projected_volume_puts_every_source_in_one_directory_in_memory(base: Path, volumes: Volumes) -> None:
+    items = [{"key": "k", "path": "keys/k", "mode": 0o400}]
+    sources = [{"configMap": {"name": "settings"}}, {"secret": {"name": "key", "items": items}},
+               {"downwardAPI": DOWN}, {"configMap": {"name": "absent", "optional": True}}]  # fmt: skip
+    asked = pod({"name": "p", "projected": {"sources": sources, "defaultMode": 0o444}}, containers=APP)
+    objects = {**config_map(a="1"), ("Secret", "default", "key"): Secret(data={"k": b"hush", "other": b"not asked"})}
+    path = (await volumes.prepare(asked, objects))["p"]
+    held = {str(item.relative_to(path / "..data")) for item in (path / "..data/").rglob("*") if item.is_file()}
+    assert held == {"a", "keys/k", "labels", "deep/one", "cpu"}
+    assert [stat.S_IMODE((path / name).stat().st_mode) for name in ("a", "keys/k")] == [0o444, 0o400]
+    assert not any(b"hush" in item.read_bytes() for item in (base / "state").rglob("*") if item.is_file())
+    before = os.readlink(path / "..data")
+    await volumes.update(asked, {**objects, ("ConfigMap", "default", "absent"): ConfigMap(data={"late": "1"})})
+    assert (path / "late").read_text() == "1"
+    assert os.readlink(path / "..data") != before
+    with pytest.raises(VolumeFailure, match='volume "p" : secret "key" not found'):
+        await volumes.update(asked, config_map(a="2"))
+    assert (path / "a").read_text() == "1", "what cannot be made whole keeps its files"
+    await volumes.remove(UID)
+
+
+async def test_the_fs_group_owns_every_volume_but_host_paths(base: Path, volumes: Volumes) -> None:
+    (base / "host").mkdir(mode=0o755)
+    items = [{"key": "a", "path": "deep/a"}]
+    asked = pod(
+        {"name": "d", "emptyDir": {}},
+        {"name": "m", "emptyDir": {"medium": "Memory"}},
+        {"name": "c", "configMap": {"name": "settings", "items": items, "defaultMode": 0o400}},
+        {"name": "p", "projected": {"sources": [{"configMap": {"name": "settings", "items": items}}]}},
+        {"name": "h", "hostPath": {"path": f"{base}/host"}},
+        securityContext={"fsGroup": 77},
+    )
+    found = await volumes.prepare(asked, config_map(a="1"))
+
+    def of(name: str, below: str = "") -> tuple[int, int]:
+        seen = (found[name] / below).stat()
+        return stat.S_IMODE(seen.st_mode), seen.st_gid
+
+    assert [of("d"), of("m")] == [(0o2777, 77), (0o2777, 77)]
+    assert [of("c"), of("c", "deep"), of("c", "deep/a")] == [(0o2755, 77), (0o2755, 77), (0o440, 77)]
+    assert [of("p"), of("p", "deep"), of("p", "deep/a")] == [(0o2755, 77), (0o2755, 77), (0o644, 77)]
+    assert of("h") == (0o755, 0)
+    await volumes.remove(UID)
+
+
+async def test_preparing_again_keeps_the_mode_that_a_container_gave(volumes: Volumes) -> None:
+    asked = pod({"name": "d", "emptyDir": {}}, {"name": "m", "emptyDir": {"medium": "Memory"}})
+    for path in (await volumes.prepare(asked, {})).values():
+        path.chmod(0o700)
+    again = await volumes.prepare(asked, {})
+    assert [stat.S_IMODE(path.stat().st_mode) for path in again.values()] == [0o700, 0o700]
+    await volumes.remove(UID)
+
+
+@pytest.mark.parametrize(
+    ("size", "limits", "allocatable", "expected"),
+    [("1Mi", [], "", 1 << 20), ("", ["64Mi", "64Mi"], "1Gi", 128 << 20), ("", ["64Mi", ""], "1Gi", 1 << 30),
+     ("2Gi", [], "1Gi", 1 << 30), ("0", [], "", 0), ("", [], "", 0)],
+)  # fmt: skip
+def test_an_empty_dir_in_memory_is_bounded(size: str, limits: list[str], allocatable: str, expected: int) -> None:
+    made = [{"name": f"c{index}", "resources": {"limits": {"memory": text} if text else {}}}
+            for index, text in enumerate(limits)]  # fmt: skip
+    asked = EmptyDirVolumeSource(medium="Memory", sizeLimit=size or None)
+    assert memory_size(pod(containers=made), asked, allocatable) == expected
+
+
+async def test_a_sub_path_of_a_key_that_comes_later_gives_way_to_it(volumes: Volumes) -> None:
+    optional = pod({"name": "v", "configMap": {"name": "settings", "optional": True}})
+    path = (await volumes.prepare(optional, {}))["v"]
+    assert (await volumes.subpath(UID, "app", 0, path, "a")).is_dir()
+    await volumes.update(optional, config_map(b="1"))
+    assert (path / "a").is_dir()
+    await volumes.update(optional, config_map(a="1"))
+    assert (path / "a").read_text() == "1"
+    assert (await volumes.subpath(UID, "app", 0, path, "a")).read_text() == "1"
     await volumes.remove(UID)
 
 
