@@ -7,11 +7,12 @@ is deleted when the last of its processes has ended, its supervisors included.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -91,11 +92,18 @@ def singles(runner: Peer) -> Measured:
     for number in range(SINGLES):
         name = f"single-{number}"
         starts.append(_timed(lambda name=name: runner.start(name)))  # type: ignore[misc]
-        handles = [os.pidfd_open(pid) for pid in runner.processes()]
+        handles = list(_handles(runner.processes()))
         deletes.append(_timed(lambda name=name, handles=handles: _delete(runner, name, handles)))  # type: ignore[misc]
         for handle in handles:
             os.close(handle)
     return {"start": median(starts), "least": min(starts), "delete": median(deletes)}
+
+
+def _handles(pids: Iterable[int]) -> Iterator[int]:
+    """A pidfd of each process that is still there: a runtime's helpers come and go."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            yield os.pidfd_open(pid)
 
 
 def _delete(runner: Peer, name: str, handles: Sequence[int]) -> None:
