@@ -38,7 +38,7 @@ check: setup  ## ruff, mypy --strict, import rules, fresh stubs, buf where npm i
 
 bench: setup  ## every claim beside its peer: tables, plots, bench/results/*.json
 	@.venv/bin/pip install --quiet --disable-pip-version-check -e '.[bench]'
-	@$(python) -m bench
+	@$(python) -m bench $(NAMES)
 
 clean: down  ## the cluster, the virtual environment and the generated stubs
 	@rm -rf .venv podplane/v1 .run .cache .clusters
