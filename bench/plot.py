@@ -21,8 +21,10 @@ def ratios(name: str, rows: Sequence[Row]) -> Path:
         drawn = axes.barh([label for label, _ in bars], [value or 0.0 for _, value in bars], color="#9db4c8")
         drawn[0].set_color("#1f6feb")
         axes.bar_label(drawn, fmt="%.1f", padding=3)
+        axes.margins(x=0.12)
         axes.invert_yaxis()
-        axes.set_title(f"{claim} ({same[0].unit})", loc="left", fontsize=10)
+        unit = f" ({same[0].unit})" if same[0].unit else ""
+        axes.set_title(f"{claim}{unit}", loc="left", fontsize=10)
         if same[0].goal is not None:
             axes.axvline(same[0].goal, color="#d1242f", linestyle=":", linewidth=1)
     return _save(figure, name)
@@ -39,6 +41,7 @@ def phases(name: str, medians: Mapping[str, float]) -> Path:
         drawn = axes.barh(label, milliseconds, left=begun, color="#1f6feb")
         axes.bar_label(drawn, labels=[f"{milliseconds:.1f}"], padding=3)
         begun += milliseconds
+    axes.margins(x=0.08)
     axes.invert_yaxis()
     axes.set_title(f"One pod from Create to Running: {begun:.0f} ms (medians of the phases)", loc="left", fontsize=10)
     axes.set_xlabel("ms")
