@@ -45,7 +45,7 @@ def _hook() -> type[Any]:
     from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
     class StubsHook(BuildHookInterface):  # type: ignore[type-arg]
-        def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
             build_data["artifacts"].extend(f"/{path.relative_to(ROOT)}" for path in generate(ROOT))
 
     return StubsHook

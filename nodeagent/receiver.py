@@ -163,7 +163,6 @@ class FrameReceiver:
             self._save()
         self._outbox.acknowledge(revision)
 
-
     def _save(self) -> None:
         try:
             membership.save(self._paths.cluster, self.membership)

@@ -63,5 +63,3 @@ class Plans:
             elif field.shape is Shape.MESSAGE and not field.is_map and field.message and self._of(field.message):
                 nested.append(step)
         return Plan(tuple(wanted), tuple(nested))
-
-

@@ -1,8 +1,8 @@
 """Agent sessions: who is connected, what each is told, what each reports. START HERE for the node side.
 
-    store ─► Hub ─► Session ─► agent        (hub.py, session.py: snapshot, then deltas)
-    agent ─► NodeService ─► Reports, Registrar, Recorder ─► store        (service.py)
-    caller ─► Sessions.open_stream ─► agent dials Attach ─► Streams      (streams.py)
+store ─► Hub ─► Session ─► agent        (hub.py, session.py: snapshot, then deltas)
+agent ─► NodeService ─► Reports, Registrar, Recorder ─► store        (service.py)
+caller ─► Sessions.open_stream ─► agent dials Attach ─► Streams      (streams.py)
 """
 
 from __future__ import annotations

@@ -23,9 +23,7 @@ logger = logging.getLogger(__name__)
 class Hub:
     """Feeds `sessions`, which its owner keeps, by node name; tells `on_removed` the uid of each pod that is gone."""
 
-    def __init__(
-        self, cache: WatchCache, sessions: Mapping[str, Session], on_removed: Callable[[str], None]
-    ) -> None:
+    def __init__(self, cache: WatchCache, sessions: Mapping[str, Session], on_removed: Callable[[str], None]) -> None:
         self._cache = cache
         self._sessions = sessions
         self._on_removed = on_removed

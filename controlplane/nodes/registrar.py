@@ -56,9 +56,7 @@ class Registrar:
         """Take in what the agent says of its node."""
         await self.ensure(name)
         await self._objects.mutate(NODE, "", name, lambda held: merge_node_identity(held, reported, ""))
-        await self._objects.mutate(
-            NODE, "", name, lambda held: merge_node_status(held, reported.status), status=True
-        )
+        await self._objects.mutate(NODE, "", name, lambda held: merge_node_status(held, reported.status), status=True)
 
 
 def is_free(cluster: ipaddress.IPv4Network, taken: Iterable[str], cidr: str) -> bool:

@@ -29,5 +29,6 @@ def restart_delay(crashes: int) -> float:
     """The wait before a restart when `crashes` restarts came before it within the window."""
     return doubling(crashes) if crashes > 0 else 0.0
 
+
 KILL_AGAIN = 5.0
 """Between SIGKILLs to something that has not ended."""

@@ -63,8 +63,7 @@ async def compose(
         pod, container, facts(tools, state), objects.config_maps, objects.secrets, objects.services.values()
     )
     mounts = [
-        await _mount(tools, state, container, index, variables, volumes)
-        for index in range(len(container.volumeMounts))
+        await _mount(tools, state, container, index, variables, volumes) for index in range(len(container.volumeMounts))
     ]
     mounts += _name_files(tools, state, mounts)
     return ContainerRequest(

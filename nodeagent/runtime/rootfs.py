@@ -171,11 +171,17 @@ class Rootfs:
 
     def _find_covers(self) -> list[dict[str, Any]]:
         present = [path for path in self._hidden if os.path.isdir(path) and not below(path, _OWN)]
-        covers = [bind(self._empty / "directory", path, "bind", "ro", "nosuid", "nodev", "noexec")
-                  for path in present if not os.path.islink(path)]
+        covers = [
+            bind(self._empty / "directory", path, "bind", "ro", "nosuid", "nodev", "noexec")
+            for path in present
+            if not os.path.islink(path)
+        ]
         files = {*HIDDEN_FILES, *(path for pattern in HIDDEN_PATTERNS for path in glob.glob(pattern))}
-        return covers + [bind(self._empty / "file", path, "bind", "ro", "nosuid", "nodev", "noexec")
-                         for path in sorted(files) if not os.path.islink(path) and not below(path, present)]
+        return covers + [
+            bind(self._empty / "file", path, "bind", "ro", "nosuid", "nodev", "noexec")
+            for path in sorted(files)
+            if not os.path.islink(path) and not below(path, present)
+        ]
 
     def _writable(self, container: str, name: str) -> tuple[Path, Path]:
         base = self.scratch(container) / name

@@ -29,8 +29,9 @@ def _resolved(rule: Mapping[str, Any]) -> dict[str, Any]:
     if rule.get("errnoRet") is not None and rule["action"] == "SCMP_ACT_ERRNO":
         made["errnoRet"] = rule["errnoRet"]
     if rule.get("args"):
-        made["args"] = [{key: arg[key] for key in ("index", "value", "valueTwo", "op") if key in arg}
-                        for arg in rule["args"]]
+        made["args"] = [
+            {key: arg[key] for key in ("index", "value", "valueTwo", "op") if key in arg} for arg in rule["args"]
+        ]
     return made
 
 

@@ -129,8 +129,9 @@ def _device_rules(privileged: bool) -> list[dict[str, Any]]:
         return [{"allow": True, "access": "rwm"}]
     rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
     rules += [{"allow": True, "type": kind, "access": "m"} for kind in "cb"]
-    rules += [{"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"}
-              for major, minor in _DEVICES]
+    rules += [
+        {"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"} for major, minor in _DEVICES
+    ]
     return [*rules, {"allow": True, "type": "c", "major": 136, "access": "rwm"}]
 
 

@@ -50,7 +50,7 @@ async def test_a_control_plane_tells_what_it_has_done(tmp_path: Path) -> None:
         assert values['podplane_scheduler_queue_pods{queue="unschedulable"}'] == "0"
         watch.cancel()
         for line in body.splitlines():
-            assert re.fullmatch(r'(# (HELP|TYPE) podplane_\w+ .+|podplane_\w+(\{[^{}]*\})? [0-9.e+-]+)', line), line
+            assert re.fullmatch(r"(# (HELP|TYPE) podplane_\w+ .+|podplane_\w+(\{[^{}]*\})? [0-9.e+-]+)", line), line
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,13 @@ def test_serve_and_token_without_init_say_to_run_it(tmp_path: Path, capsys: pyte
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["--user", "bob"], ["--role", "view"], ["--bootstrap", "--role", "view"],
-     ["--user", "system:x", "--role", "view"]],
+    [
+        [],
+        ["--user", "bob"],
+        ["--role", "view"],
+        ["--bootstrap", "--role", "view"],
+        ["--user", "system:x", "--role", "view"],
+    ],
     ids=" ".join,
 )
 def test_token_refuses_what_names_nobody(
@@ -99,8 +104,12 @@ def test_a_bootstrap_token_begins_with_the_authoritys_hash(tmp_path: Path, capsy
 def test_flags_come_from_the_environment_and_the_command_line_wins(tmp_path: Path) -> None:
     from controlplane.config import config_of, parse
 
-    environment = {"PODPLANE_STATE_DIR": str(tmp_path), "PODPLANE_ADVERTISE": "192.0.2.1,example.test",
-                   "PODPLANE_LISTEN": "127.0.0.1:1", "PODPLANE_HEARTBEAT_SECONDS": "2"}
+    environment = {
+        "PODPLANE_STATE_DIR": str(tmp_path),
+        "PODPLANE_ADVERTISE": "192.0.2.1,example.test",
+        "PODPLANE_LISTEN": "127.0.0.1:1",
+        "PODPLANE_HEARTBEAT_SECONDS": "2",
+    }
     config = config_of(parse(["serve", "--listen", "127.0.0.1:2"], environment))
     assert (config.state, config.advertise) == (tmp_path, ("192.0.2.1", "example.test"))
     assert (config.listen.port, config.heartbeat) == (2, 2)
@@ -130,7 +139,10 @@ def _served_chain(port: int, *options: str) -> list[str]:
     """The certificates that the server shows, as `openssl s_client -showcerts` sees them."""
     shown = subprocess.run(
         ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-showcerts", "-alpn", "h2", *options],
-        stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=10,
+        check=False,
     )
     return certificates_of(shown.stdout.decode(errors="replace"))
 
@@ -161,8 +173,17 @@ async def _fail() -> None:
 async def test_sigterm_ends_watches_and_the_daemon_cleanly(tmp_path: Path) -> None:
     state, config = await asyncio.to_thread(init, tmp_path)
     process = await asyncio.create_subprocess_exec(
-        *PROGRAM, "serve", "--state-dir", str(state), "--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0",
-        stderr=asyncio.subprocess.PIPE, cwd=ROOT, env={**os.environ, "PODPLANE_LOG_FORMAT": "json"},
+        *PROGRAM,
+        "serve",
+        "--state-dir",
+        str(state),
+        "--listen",
+        "127.0.0.1:0",
+        "--node-listen",
+        "127.0.0.1:0",
+        stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "PODPLANE_LOG_FORMAT": "json"},
     )
     try:
         assert process.stderr is not None

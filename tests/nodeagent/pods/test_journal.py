@@ -107,9 +107,7 @@ async def test_after_a_reboot_only_what_is_durable_holds(tmp_path: Path) -> None
     third.close()
 
 
-async def test_compaction_keeps_the_newest_record_of_each_pod(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_compaction_keeps_the_newest_record_of_each_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "_COMPACT_AT", 2000)
     file = JournalFile(tmp_path / "x.log", "b", outlives_boot=True)
     for n in range(200):

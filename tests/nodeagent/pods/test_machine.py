@@ -135,9 +135,7 @@ def test_crash_loop_back_off_is_shown_with_the_kubelets_words() -> None:
     world.pass_time(1.5)
     container = world.status.containerStatuses[0]
     assert container.state.waiting.reason == "CrashLoopBackOff"
-    assert container.state.waiting.message == (
-        "back-off 10s restarting failed container=a0 pod=web_default(uid-1)"
-    )
+    assert container.state.waiting.message == ("back-off 10s restarting failed container=a0 pod=web_default(uid-1)")
     assert container.lastState.terminated.exitCode == 3
     assert container.restartCount == 1
     assert world.status.phase == "Running"

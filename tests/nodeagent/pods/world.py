@@ -13,9 +13,7 @@ from nodeagent.pods.status import pod_status
 from podplane.v1.pod_pb2 import Pod, PodStatus
 
 
-def make_pod(
-    apps: int = 1, init: int = 0, policy: str = "Always", *, image: str = "host", **spec: Any
-) -> Pod:
+def make_pod(apps: int = 1, init: int = 0, policy: str = "Always", *, image: str = "host", **spec: Any) -> Pod:
     """A pod with apps a0, a1 ... and init containers i0, i1 ..."""
     pod = Pod()
     pod.metadata.name, pod.metadata.namespace, pod.metadata.uid = "web", "default", "uid-1"

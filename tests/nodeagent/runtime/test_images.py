@@ -163,4 +163,3 @@ async def test_a_removed_image_keeps_what_others_share(store: ImageStore, regist
     assert [image.id for image, _ in await store.all()] == [one.id]
     assert (await store.get(one.id)).layers == one.layers
     assert len(list(store.layers.iterdir())) == 1
-
