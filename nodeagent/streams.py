@@ -15,7 +15,7 @@ import grpc.aio
 from nodeagent.paths import Paths
 from nodeagent.pods.manager import Pods
 from nodeagent.pods.outbox import Outbox
-from nodeagent.pods.state import EXITED, RUNNING, ContainerState, PodState
+from nodeagent.pods.state import EXITED, READY, RUNNING, ContainerState, PodState
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.inotify import Inotify
 from nodeagent.runtime.logs import LogOptions, pod_directory, read
@@ -23,6 +23,7 @@ from nodeagent.streaming import child
 from nodeagent.streaming.call import Outgoing, Refused, Work, serve
 from nodeagent.streaming.child import Child, Wish
 from nodeagent.streaming.exec import Exec
+from nodeagent.streaming.port_forward import PortForward
 from podplane.tasks import Tasks
 from podplane.v1.requests_pb2 import ExecRequest, LogsChunk, LogsRequest
 from podplane.v1.session_pb2 import AgentStreamFrame, ControlStreamFrame, OpenStream
@@ -37,6 +38,7 @@ class Streams:
         self._tasks = tasks
         self._state = paths.state
         self._marks = paths.run / "exec"
+        self._sandboxes = paths.run / "sandboxes"
         self._runtime = runtime
         self._events = Inotify()
         self.channel: grpc.aio.Channel | None = None
@@ -62,17 +64,27 @@ class Streams:
             return Logs(asked.logs, log_file(self._state, state, asked.logs), self._events)
         if kind == "exec":
             return self._exec(state, asked.exec.start)
+        if kind == "portForward":
+            return self._port_forward(state, asked.portForward.start.port)
         raise Refused("UNIMPLEMENTED", f"this agent cannot serve {kind}")
 
     def _exec(self, state: PodState, start: ExecRequest.Start) -> Work:
         container = running_container(state, start.container)
 
         def command(pid_file: Path) -> list[str]:
-            options = [f"--pid-file={pid_file}", *(["--env=TERM=xterm"] if start.tty else [])]
+            # No --env=TERM: crun 1.8 takes it for the whole environment.
+            options = [f"--pid-file={pid_file}"]
             return list(self._runtime.exec_command(container, start.command, tty=start.tty, options=options))
 
         wish = Wish(stdin=start.stdin, tty=start.tty)
         return Exec(start, Child(self._marks, self._events, wish, command))
+
+    def _port_forward(self, state: PodState, port: int) -> Work:
+        name = state.pod.metadata.name
+        if state.sandbox.stage != READY:
+            raise Refused("UNAVAILABLE", f"unable to forward port because pod {name} has no sandbox")
+        pin = self._sandboxes / f"{state.uid}_{state.sandbox.attempt}" / "net"
+        return PortForward(None if state.pod.spec.hostNetwork else pin, port, name)
 
     def close(self) -> None:
         self._events.close()

@@ -32,6 +32,7 @@ VERBS: dict[str, dict[str, str]] = {
     "Looking into pods": {
         "logs": "Print the logs of containers",
         "exec": "Run a command in a container",
+        "port-forward": "Make ports of a pod reachable on this machine",
         "events": "List events, the newest last",
         "timeline": "Show a pod's life as a waterfall of what happened when",
     },

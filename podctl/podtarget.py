@@ -9,7 +9,7 @@ from podctl.client import Client, Query
 from podctl.failure import Failure
 from podctl.resources import one_target
 from podctl.tables import selector_text
-from podplane.kinds import POD
+from podplane.kinds import POD, SERVICE
 
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
@@ -48,3 +48,27 @@ def default_container(pod: Any, *, quiet: bool = False) -> str:
         every = ", ".join([*apps, *(f"{one.name} (init)" for one in pod.spec.initContainers)])
         print(f'Defaulted container "{apps[0]}" out of: {every}', file=sys.stderr)
     return apps[0]
+
+
+def pod_port(client: Client, word: str, pod: Any, port: int) -> int:
+    """The pod's port behind a port of what was named: a service's port has a target."""
+    kind, name = one_target([word], default="pods")
+    if kind is not SERVICE:
+        return port
+    for offered in client.get(SERVICE, client.namespace, name).spec.ports:
+        if offered.port == port:
+            return _target(offered, pod)
+    raise Failure(f"error: Service {name} does not have a service port {port}")
+
+
+def _target(offered: Any, pod: Any) -> int:
+    target = offered.targetPort
+    if target.WhichOneof("kind") != "string_value":
+        return int(target.number_value) or int(offered.port)
+    if target.string_value.isdigit():
+        return int(target.string_value)
+    for container in pod.spec.containers:
+        for port in container.ports:
+            if port.name == target.string_value:
+                return int(port.containerPort)
+    raise Failure(f"error: Pod '{pod.metadata.name}' does not have a named port '{target.string_value}'")

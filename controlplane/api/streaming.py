@@ -17,7 +17,7 @@ from controlplane.api.grpc_server import Behaviour, Call
 from controlplane.api.handlers import DEFAULT_NAMESPACE
 from controlplane.nodes import Sessions
 from controlplane.objects import Objects
-from podplane.errors import Invalid, NotFound
+from podplane.errors import Invalid, NotFound, Unavailable
 from podplane.kinds import POD
 from podplane.v1 import pod_pb2, requests_pb2, session_pb2
 
@@ -51,6 +51,9 @@ class InteractiveStreams:
         async with contextlib.aclosing(self._open(pod, wish, _stdin(requests))) as frames:
             async for frame in frames:
                 yield frame.exec
+                if frame.exec.HasField("exit"):
+                    return
+        raise _broken_off(pod)
 
     async def attach(
         self, requests: AsyncIterator[requests_pb2.ExecRequest], call: Call
@@ -62,6 +65,9 @@ class InteractiveStreams:
         async with contextlib.aclosing(self._open(pod, wish, _stdin(requests))) as frames:
             async for frame in frames:
                 yield frame.exec
+                if frame.exec.HasField("exit"):
+                    return
+        raise _broken_off(pod)
 
     async def port_forward(
         self, requests: AsyncIterator[requests_pb2.PortForwardRequest], call: Call
@@ -74,8 +80,12 @@ class InteractiveStreams:
             raise Invalid(f"unable to forward port because pod is not running. Current status={pod.status.phase}")
         wish = session_pb2.OpenStream(podUID=pod.metadata.uid, portForward=first)
         async with contextlib.aclosing(self._open(pod, wish, _data(requests))) as frames:
+            whole = False
             async for frame in frames:
                 yield frame.portForward
+                whole = whole or frame.portForward.closeWrite
+        if not whole:
+            raise _broken_off(pod)
 
     def _open(
         self, pod: pod_pb2.Pod, wish: session_pb2.OpenStream, inbound: AsyncIterator[ControlFrame]
@@ -109,6 +119,11 @@ class InteractiveStreams:
 
 def _statuses(pod: pod_pb2.Pod) -> list[pod_pb2.ContainerStatus]:
     return [*pod.status.initContainerStatuses, *pod.status.containerStatuses]
+
+
+def _broken_off(pod: pod_pb2.Pod) -> Unavailable:
+    """An agent that was killed and one that is done look alike to gRPC: only the last frame tells them apart."""
+    return Unavailable(f"node {pod.spec.nodeName} broke the stream off")
 
 
 async def _stdin(requests: AsyncIterator[requests_pb2.ExecRequest]) -> AsyncIterator[ControlFrame]:

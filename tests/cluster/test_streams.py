@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import os
+import pty
+import queue
 import subprocess
+import termios
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
 
+import grpc
 import pytest
 
 from devcluster.cluster import Cluster
 from podplane.kinds import POD
 from podplane.v1 import pod_pb2
+from podplane.v1.requests_pb2 import ExecRequest, ExecResponse
+from tests.cluster.conftest import client
+from tests.cluster.test_access import token
 from tests.support.api import Api
 from tests.support.objects import pod
+from tests.support.waiting import eventually
+
+SERVER = (
+    "mkdir -p /tmp/www && echo served from localhost >/tmp/www/page && "
+    "exec busybox httpd -f -p 127.0.0.1:80 -h /tmp/www"
+)
 
 
-@pytest.fixture
-def target(api: Api) -> Iterator[pod_pb2.Pod]:
-    """A pod that sleeps."""
-    api.create(pod("target"))
-    try:
-        yield api.running("target")
-    finally:
-        api.delete(POD, "target", grace=0)
-        api.gone(POD, "target")
+@pytest.fixture(scope="module")
+def target(cluster: Cluster) -> Iterator[pod_pb2.Pod]:
+    """A pod that serves a page to itself alone."""
+    with client(cluster) as api:
+        api.create(pod("target", "/bin/sh", "-c", SERVER))
+        try:
+            yield api.running("target")
+        finally:
+            api.delete(POD, "target", grace=0)
+            api.gone(POD, "target")
 
 
 def podctl(
@@ -30,6 +50,50 @@ def podctl(
 ) -> subprocess.CompletedProcess[bytes]:
     argv = [str(cluster.podctl), *words]
     return subprocess.run(argv, env=cluster.environment, input=stdin, capture_output=True, timeout=seconds, check=False)
+
+
+class Talk:
+    """One Exec as a program holds it."""
+
+    def __init__(self, api: Api, *command: str, **start: Any) -> None:
+        stub: Any = api.channel.stream_stream(
+            "/podplane.v1.Pods/Exec",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=ExecResponse.FromString,
+        )
+        self._said: queue.SimpleQueue[ExecRequest | None] = queue.SimpleQueue()
+        self.say(start=ExecRequest.Start(name=start.pop("name", "target"), command=command, **start))
+        self.frames = stub(iter(self._said.get, None), timeout=30)
+
+    def say(self, **frame: Any) -> None:
+        self._said.put(ExecRequest(**frame))
+
+    def end(self) -> ExecResponse.Exit:
+        """What the last frame says."""
+        *_, last = self.frames
+        self._said.put(None)
+        return cast("ExecResponse", last).exit
+
+    def leave(self) -> None:
+        """Go away without a word."""
+        self.frames.cancel()
+        self._said.put(None)
+
+
+def marks(cluster: Cluster, api: Api, target: pod_pb2.Pod, marker: str) -> list[int]:
+    """The processes of pods whose command line holds `marker`."""
+    found = []
+    for pid in cluster.container_pids():
+        with contextlib.suppress(OSError):
+            if marker.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
+def descriptors(cluster: Cluster, node: str) -> int:
+    process = cluster.process(node)
+    assert process is not None
+    return len(os.listdir(f"/proc/{process.pid}/fd"))
 
 
 def test_exec_ends_with_the_exit_status_of_the_command(cluster: Cluster, target: pod_pb2.Pod) -> None:
@@ -45,3 +109,144 @@ def test_a_mebibyte_comes_back_as_it_went_in(cluster: Cluster, target: pod_pb2.P
     done = podctl(cluster, "exec", "-i", "target", "--", "cat", stdin=sent)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == sent
+
+
+def test_a_command_that_is_not_there_is_127_and_named(cluster: Cluster, target: pod_pb2.Pod) -> None:
+    done = podctl(cluster, "exec", "target", "--", "no-such-command")
+    assert (done.returncode, done.stdout) == (127, b"")
+    assert b"failed to exec in container" in done.stderr
+    assert b"no-such-command" in done.stderr
+    assert podctl(cluster, "exec", "target", "--", "/etc/passwd").returncode == 126
+
+
+def test_what_cannot_be_entered_is_said_as_kubectl_says_it(cluster: Cluster, target: pod_pb2.Pod) -> None:
+    done = podctl(cluster, "exec", "nobody", "--", "true")
+    assert (done.returncode, done.stderr) == (1, b'Error from server (NotFound): pods "nobody" not found\n')
+    done = podctl(cluster, "exec", "target", "-c", "other", "--", "true")
+    assert done.returncode == 1
+    assert b"container other is not valid for pod target" in done.stderr
+
+
+def test_a_viewer_may_not_exec(cluster: Cluster, target: pod_pb2.Pod, tmp_path: Path) -> None:
+    with (
+        client(cluster, token(cluster, tmp_path, "--user", "bob", "--role", "view", "--ttl", "5m")) as viewer,
+        pytest.raises(grpc.RpcError) as refused,
+    ):
+        Talk(viewer, "true").end()
+    error = cast("grpc.Call", refused.value)
+    assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert 'User "bob" cannot create resource "pods/exec"' in (error.details() or "")
+
+
+def test_a_timeout_kills_the_command_and_its_children(cluster: Cluster, api: Api, target: pod_pb2.Pod) -> None:
+    talk = Talk(api, "sh", "-c", "sleep 4321 & sleep 4321; true", timeoutSeconds=1)
+    end = talk.end()
+    assert (end.code, end.signal, end.reason) == (137, 9, "DeadlineExceeded")
+    assert marks(cluster, api, target, "4321") == []
+
+
+@pytest.mark.parametrize("flood", [0, 1 << 20])
+def test_a_caller_that_goes_away_takes_its_command_along(
+    cluster: Cluster, api: Api, target: pod_pb2.Pod, flood: int
+) -> None:
+    """Also where more stdin is under way than anybody takes; nothing of it is left in the agent."""
+    assert Talk(api, "true").end().code == 0
+    before = descriptors(cluster, target.spec.nodeName)
+    talk = Talk(api, "sh", "-c", "echo begun; sleep 5432 & sleep 5432; true", stdin=True)
+    assert next(talk.frames).stdout == b"begun\n"
+    for _ in range(flood // 65536):
+        talk.say(stdin=bytes(65536))
+    eventually(lambda: len(marks(cluster, api, target, "5432")) >= 2)
+    talk.leave()
+    eventually(lambda: marks(cluster, api, target, "5432") == [], 10, "end of the commands")
+    eventually(lambda: descriptors(cluster, target.spec.nodeName) <= before, 10, "the descriptors to be closed")
+
+
+def test_an_agent_that_is_killed_ends_its_streams_and_the_next_ends_the_commands(
+    cluster: Cluster, api: Api, target: pod_pb2.Pod
+) -> None:
+    node = target.spec.nodeName
+    talk = Talk(api, "sh", "-c", "echo begun; sleep 6543; true")
+    assert next(talk.frames).stdout == b"begun\n"
+    cluster.kill(node)
+    try:
+        with pytest.raises(grpc.RpcError) as ended:
+            talk.end()
+        error = cast("grpc.Call", ended.value)
+        assert (error.code(), error.details()) == (
+            grpc.StatusCode.UNAVAILABLE,
+            f"node {node} broke the stream off",
+        )
+    finally:
+        cluster.start_node(node)
+    eventually(lambda: marks(cluster, api, target, "6543") == [], 20, "end of the command")
+    eventually(lambda: podctl(cluster, "exec", "target", "--", "true").returncode == 0, 20, "exec to work again")
+
+
+def test_a_terminal_has_the_callers_size_and_its_line_discipline(cluster: Cluster, target: pod_pb2.Pod) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (33, 111))
+    command = [
+        str(cluster.podctl),
+        "exec",
+        "-it",
+        "target",
+        "--",
+        "sh",
+        "-c",
+        "stty size; read line; echo got $line; exit 3",
+    ]
+    child = subprocess.Popen(command, env=cluster.environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        assert "33 111" in read_until(ours, "111")
+        os.write(ours, b"hello\r")
+        assert "got hello" in read_until(ours, "got hello")
+        assert child.wait(timeout=15) == 3
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
+
+
+def read_until(terminal: int, wanted: str, seconds: float = 15) -> str:
+    os.set_blocking(terminal, False)
+    text, deadline = "", time.monotonic() + seconds
+    while wanted not in text:
+        assert time.monotonic() < deadline, text
+        try:
+            text += os.read(terminal, 4096).decode()
+        except BlockingIOError:
+            continue
+        except OSError:
+            raise AssertionError(f"podctl has ended; the terminal shows {text!r}") from None
+    return text
+
+
+def test_a_port_that_only_the_pod_can_reach_is_forwarded(cluster: Cluster, target: pod_pb2.Pod) -> None:
+    argv = [str(cluster.podctl), "port-forward", "target", ":80", ":81"]
+    before = descriptors(cluster, target.spec.nodeName)
+    with subprocess.Popen(argv, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stderr is not None
+            lines = [child.stdout.readline().decode() for _ in range(4)]
+            ports = [int(line.split(" -> ")[0].rpartition(":")[2]) for line in lines if "127.0.0.1" in line]
+            assert [line.split(" -> ")[1] for line in lines if "127.0.0.1" in line] == ["80\n", "81\n"]
+            for _ in range(3):
+                assert fetch(ports[0], "/page") == "served from localhost\n"
+            with pytest.raises((http.client.HTTPException, OSError)):
+                fetch(ports[1], "/page")
+            assert b"error forwarding port 81 to pod target" in child.stderr.readline()
+        finally:
+            child.terminate()
+    eventually(lambda: descriptors(cluster, target.spec.nodeName) <= before, 10, "the sockets to be closed")
+
+
+def fetch(port: int, path: str) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
