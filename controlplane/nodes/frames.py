@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from controlplane.api.wire import delimited, integer, number
+from controlplane.nodes.references import Reference
 from controlplane.store.stored import Stored
+from podplane.kinds import KINDS
 from podplane.v1 import meta_pb2, session_pb2
 
 _FRAME = session_pb2.ControlFrame.DESCRIPTOR
@@ -43,6 +45,14 @@ def change(kind: str, stored: Stored, revision: int = 0) -> bytes:
     """A change of anything but pods; `kind` is ADDED, MODIFIED or DELETED (which carries metadata only)."""
     wire = _metadata_only(stored) if kind == "DELETED" else stored.wire
     body = delimited(_TYPE, kind.encode()) + delimited(_OF_KIND[stored.kind.name], wire)
+    return _revision(revision) + delimited(_OBJECT, body)
+
+
+def drop(reference: Reference, revision: int) -> bytes:
+    """A config map or secret that no pod of the node uses any more: the agent shall not keep it."""
+    kind, namespace, name = reference
+    gone = KINDS[kind].message(kind=kind, metadata=meta_pb2.ObjectMeta(namespace=namespace, name=name))
+    body = delimited(_TYPE, b"DELETED") + delimited(_OF_KIND[kind], gone.SerializeToString())
     return _revision(revision) + delimited(_OBJECT, body)
 
 

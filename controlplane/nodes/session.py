@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 
 from controlplane.nodes import frames
 from controlplane.nodes.placement import Placement
-from controlplane.nodes.references import Reference
+from controlplane.nodes.references import Reference, references
 from controlplane.store.cache import WatchCache
 from controlplane.store.stored import Event, Stored
 from podplane.errors import PodplaneError, Unavailable
@@ -160,8 +160,14 @@ class Session:
 
     def pod_removed(self, stored: Stored) -> None:
         """A pod of this node has no object any more."""
-        if self._pods.pop(stored.obj.metadata.uid, None) is not None:
-            self._delta(frames.unbind(stored, stored.revision), stored.revision)
+        if self._pods.pop(stored.obj.metadata.uid, None) is None:
+            return
+        self._delta(frames.unbind(stored, stored.revision), stored.revision)
+        for reference in references(stored.obj):
+            # From now on its changes do not come here: what the agent has would grow old, and meet the next pod.
+            if reference in self._held and not self._placement.uses(self.node, *reference):
+                del self._held[reference]
+                self._delta(frames.drop(reference, stored.revision), stored.revision)
 
     def object_changed(self, event: Event) -> None:
         """A service, endpoint slice or node has changed, or a config map or secret that a pod here uses."""

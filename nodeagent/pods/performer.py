@@ -166,7 +166,7 @@ class Performer:
     async def _updated(self) -> VolumeFailure | OSError | None:
         try:
             async with asyncio.timeout(self._tools.deadlines.volumes), self._volumes_turn:
-                if self._volumes is not None:
+                if self._volumes is not None and not self._state.deleted:
                     await self._tools.volumes.update(self._state.pod, self.objects())
         except (VolumeFailure, OSError) as failure:
             log.warning("cannot update the volumes of pod %s: %s", self._state.title, failure or "it took too long")

@@ -142,6 +142,26 @@ async def test_deltas_bring_a_pods_objects_before_it_and_its_end(plane: Plane) -
     assert (gone.name, gone.gracePeriodSeconds) == ("mine", 0)
 
 
+async def test_a_secret_leaves_the_node_with_its_last_pod_and_comes_back_as_it_is_then(plane: Plane) -> None:
+    admin, agent = plane.person(), Agent(plane, "node-1")
+    await agent.connect()
+    await admin.call("Secrets/Create", secret("used"))
+    for name in ("first", "second"):
+        await admin.call("Pods/Create", pod(name, secret="used"))
+        await agent.hear("bind")
+    for name, heard in (("first", ["unbind"]), ("second", ["unbind", "object"])):
+        agent.heard.clear()
+        await admin.call("Pods/Delete", requests_pb2.DeleteRequest(name=name, gracePeriodSeconds=0))
+        await agent.hear(heard[-1])
+        assert [frame.WhichOneof("frame") for frame in agent.heard] == heard
+    gone = agent.heard[-1].object
+    assert (gone.type, gone.secret.metadata.namespace, gone.secret.metadata.name) == ("DELETED", "default", "used")
+    await admin.call("Secrets/Apply", secret("used", b"2"))
+    await admin.call("Pods/Create", pod("third", secret="used"))
+    assert (await agent.hear("object")).secret.data["key"] == b"2"
+    await agent.hear("bind")
+
+
 async def test_every_reported_transition_is_seen_in_order_and_none_twice(plane: Plane) -> None:
     admin, agent = plane.person(), Agent(plane, "node-1")
     await agent.connect()
