@@ -42,6 +42,7 @@ LONGEST = 4 * 3600.0
 _PHASES = ("", "Pending", "Running", "Succeeded", "Failed")
 _ENDS = {"Succeeded", "Failed"}
 _ANNOTATION = "ledger/"
+_WALKS = 20
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -143,12 +144,21 @@ class Host:
         for root in (self._run, self._state):
             for path in _entries(root):
                 yield from _named("file", str(path.relative_to(root)))
-        for path in _CGROUPS.glob(f"*/{self._cgroup}/*/pod*"):
-            yield from _named("cgroup", str(path))
+        for path in self._pod_cgroups():
+            yield from _named("cgroup", path)
         for pid in pids():
             words = command_line(pid)
             if words and words[0].endswith(("conmon", "crun", "runc")) and inside(pid, self._spaces):
                 yield from _named("process", f"{pid} {' '.join(words)}")
+
+    def _pod_cgroups(self) -> list[str]:
+        """A pod's cgroup that goes while the tree is walked ends the walk: then it is walked again."""
+        for _ in range(_WALKS - 1):
+            try:
+                return [str(path) for path in _CGROUPS.glob(f"*/{self._cgroup}/*/pod*")]
+            except FileNotFoundError:
+                continue
+        return [str(path) for path in _CGROUPS.glob(f"*/{self._cgroup}/*/pod*")]
 
     def links(self) -> tuple[int, list[str]]:
         """How many sandboxes have a network of their own, and the node's pod links."""
