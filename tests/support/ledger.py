@@ -19,6 +19,7 @@ What is on its way out may be in "now" for a moment. Never changes anything.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -121,7 +122,7 @@ class Host:
     def instances(self) -> dict[tuple[str, str], set[str]]:
         """(pod uid, container) -> the instances with a process now."""
         found: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for procs in _CGROUPS.glob(f"*/{self._cgroup}/*/pod*/*/cgroup.procs"):
+        for procs in _cgroups(f"*/{self._cgroup}/*/pod*/*/cgroup.procs"):
             try:
                 if procs.read_text().strip():
                     container, _, attempt = procs.parent.name.rpartition("_")
@@ -144,21 +145,12 @@ class Host:
         for root in (self._run, self._state):
             for path in _entries(root):
                 yield from _named("file", str(path.relative_to(root)))
-        for path in self._pod_cgroups():
-            yield from _named("cgroup", path)
+        for group in _cgroups(f"*/{self._cgroup}/*/pod*"):
+            yield from _named("cgroup", str(group))
         for pid in pids():
             words = command_line(pid)
             if words and words[0].endswith(("conmon", "crun", "runc")) and inside(pid, self._spaces):
                 yield from _named("process", f"{pid} {' '.join(words)}")
-
-    def _pod_cgroups(self) -> list[str]:
-        """A pod's cgroup that goes while the tree is walked ends the walk: then it is walked again."""
-        for _ in range(_WALKS - 1):
-            try:
-                return [str(path) for path in _CGROUPS.glob(f"*/{self._cgroup}/*/pod*")]
-            except FileNotFoundError:
-                continue
-        return [str(path) for path in _CGROUPS.glob(f"*/{self._cgroup}/*/pod*")]
 
     def links(self) -> tuple[int, list[str]]:
         """How many sandboxes have a network of their own, and the node's pod links."""
@@ -179,6 +171,14 @@ def _entries(directory: Path, depth: int = 4) -> Iterator[Path]:
         yield path
         if depth and entry.is_dir(follow_symlinks=False) and not UID.search(entry.name):
             yield from _entries(path, depth - 1)
+
+
+def _cgroups(pattern: str) -> list[Path]:
+    """What matches now. A cgroup that goes while the tree is walked ends the walk: then it is walked again."""
+    for _ in range(_WALKS):
+        with contextlib.suppress(FileNotFoundError):
+            return list(_CGROUPS.glob(pattern))
+    raise RuntimeError(f"{_CGROUPS}/{pattern} changed during each of {_WALKS} walks")
 
 
 def _named(kind: str, text: str) -> Iterator[tuple[str, str]]:
