@@ -35,9 +35,7 @@ def update(stored: Stored, revision: int = 0) -> bytes:
 def unbind(stored: Stored, revision: int) -> bytes:
     """A pod whose object is gone. No grace is left: either the agent has said that it ended, or it was forced."""
     metadata = stored.obj.metadata
-    pod = session_pb2.Unbind(
-        namespace=metadata.namespace, name=metadata.name, uid=metadata.uid, gracePeriodSeconds=0
-    )
+    pod = session_pb2.Unbind(namespace=metadata.namespace, name=metadata.name, uid=metadata.uid, gracePeriodSeconds=0)
     return session_pb2.ControlFrame(revision=revision, unbind=pod).SerializeToString()
 
 
