@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from podplane.statuses import shown
 
 from devcluster.cluster import CHECKOUT, Cluster
 from podplane.kinds import DEPLOYMENT, NAMESPACE, POD
+from podplane.statuses import shown
 from podplane.v1 import pod_pb2
 from tests.support.api import Api, is_ready
 from tests.support.objects import namespace
