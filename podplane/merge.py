@@ -183,4 +183,10 @@ def _by_key(field: Field, items: Any) -> defaultdict[tuple[Any, ...], list[Messa
 
 
 def _key(field: Field, item: Message) -> tuple[Any, ...]:
-    return tuple(getattr(item, name) if item.HasField(name) else _KEY_DEFAULTS.get(name) for name in field.list_keys)
+    return tuple(_key_part(item, name) for name in field.list_keys)
+
+
+def _key_part(item: Message, name: str) -> Any:
+    written = getattr(item, name) if item.HasField(name) else None
+    # An empty part is defaulted as an absent one is.
+    return written or _KEY_DEFAULTS.get(name, written)

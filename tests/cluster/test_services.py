@@ -31,7 +31,7 @@ servers.append(socketserver.ThreadingUDPServer(("", 5353), Datagram))
 for server in servers: threading.Thread(target=server.serve_forever, daemon=True).start()
 while True:
     try:
-        with socket.create_connection((sys.argv[1], 30180), 2) as s: print(s.recv(99).decode(), flush=True)
+        with socket.create_connection((sys.argv[1], 30071), 2) as s: print(s.recv(99).decode(), flush=True)
     except OSError as error: print(error, flush=True)
     time.sleep(0.2)
 """
@@ -55,14 +55,14 @@ spec:
   type: NodePort
   selector: {app: server}
   ports:
-    - {name: web, port: 80, targetPort: web, nodePort: 30180}
+    - {name: web, port: 80, targetPort: web, nodePort: 30071}
     - {name: admin, port: 81, targetPort: 9090}
-    - {name: time, port: 53, targetPort: 5353, protocol: UDP, nodePort: 30153}
+    - {name: time, port: 53, targetPort: 5353, protocol: UDP, nodePort: 30073}
 ---
 apiVersion: v1
 kind: Service
 metadata: {name: empty, namespace: default}
-spec: {type: NodePort, selector: {app: nobody}, ports: [{port: 80, nodePort: 30181}]}
+spec: {type: NodePort, selector: {app: nobody}, ports: [{port: 80, nodePort: 30072}]}
 """
 
 
@@ -115,8 +115,8 @@ def test_a_service_answers_from_everywhere_and_on_every_port(
         api.running(name)
     many, far = served["many"], cluster.node_address("node-3")
     for ask, address, port, protocol in [
-        (outside, far, 30180, "tcp"), (outside, far, 30153, "udp"), (node, far, 30180, "tcp"),
-        (node, cluster.node_address("node-1"), 30180, "tcp"), (node, many, 80, "tcp"), (node, many, 81, "tcp"),
+        (outside, far, 30071, "tcp"), (outside, far, 30073, "udp"), (node, far, 30071, "tcp"),
+        (node, cluster.node_address("node-1"), 30071, "tcp"), (node, many, 80, "tcp"), (node, many, 81, "tcp"),
         (node, many, 53, "udp"),
     ]:  # fmt: skip
         both = partial(_gathers, partial(ask, address, port, protocol), set())
@@ -127,7 +127,7 @@ def test_a_service_answers_from_everywhere_and_on_every_port(
 
 def test_without_endpoints_a_service_refuses_at_once(cluster: Cluster, api: Api, served: dict[str, str]) -> None:
     outside, node = Asked(cluster), Asked(cluster, "node-3")
-    for ask, address, port in [(outside, cluster.node_address("node-2"), 30181), (node, served["empty"], 80)]:
+    for ask, address, port in [(outside, cluster.node_address("node-2"), 30072), (node, served["empty"], 80)]:
         eventually(partial(_refuses, partial(ask, address, port)), 10, f"the refusal of {address}:{port}")
 
 
@@ -138,7 +138,7 @@ def test_a_deleted_pod_serves_no_more(cluster: Cluster, api: Api, served: dict[s
     api.delete(POD, "a", grace=0)
     api.gone(POD, "a")
     far = cluster.node_address("node-3")
-    eventually(lambda: [ask(far, 30180) for _ in range(8)] == ["b"] * 8, 10, "the end of server a")
+    eventually(lambda: [ask(far, 30071) for _ in range(8)] == ["b"] * 8, 10, "the end of server a")
 
 
 def _gathers(ask: Callable[[], str], answers: set[str]) -> bool:
