@@ -171,6 +171,7 @@ class Agent:
         await recover(tools, pods)
         self._metrics.describe_pods(pods.phases)
         self._tasks.start(pods.route_exits(), name="exits")
+        self._tasks.start(tools.prober.run(), name="probes")
         self._tasks.start(self._follow_clock(pods), name="clock")
         self._tasks.start(pods.save_waiting(), name="specs that wait")
         rotator = LogRotator(runtime.living_logs, runtime.reopen_log)

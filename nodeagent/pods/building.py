@@ -100,7 +100,7 @@ def _container(state: PodState, container: ContainerState, now: float) -> list[E
     elif container.stage == CREATED:
         container.stage = STARTING
         effects.append(StartContainer(container.name, container.attempt))
-    elif container.stage == RUNNING and container.respec:
+    elif container.stage == RUNNING and container.ending:
         container.kill_at = container.kill_at or now + state.grace
         effects += stop_instance(container, now, container.kill_at)
     return effects
@@ -226,6 +226,6 @@ def _container_times(state: PodState, container: ContainerState) -> Iterator[flo
     if container.stage == WAITING or (container.stage == EXITED and restart_wanted(state, container)):
         yield container.retry_at
         yield container.seen_at + backoff.SHOW
-    elif container.stage == RUNNING and container.respec:
+    elif container.stage == RUNNING and container.ending:
         yield container.kill_at
         yield container.killed_at + backoff.KILL_AGAIN

@@ -29,10 +29,15 @@ def conditions(state: PodState) -> Iterator[tuple[str, str, str, str]]:
 
 
 def is_ready(container: ContainerState) -> bool:
-    """Readiness is running, or for an init container having succeeded; probes will narrow this."""
+    """Running and started, and its readiness probe passed last; for an init container, having succeeded."""
     if container.init:
         return container.done
-    return container.stage == RUNNING
+    return is_started(container) and (container.ready or not container.waits_for_readiness)
+
+
+def is_started(container: ContainerState) -> bool:
+    """Running, and its startup probe has passed."""
+    return container.stage == RUNNING and (container.startup_passed or not container.waits_for_startup)
 
 
 def _word(value: bool) -> str:

@@ -7,7 +7,7 @@ An exit is recorded once per instance: whoever tells it a second time is ignored
 
 from __future__ import annotations
 
-from nodeagent.pods import backoff
+from nodeagent.pods import backoff, probes
 from nodeagent.pods.effects import Effect, Tell
 from nodeagent.pods.events import (
     ContainerCreated,
@@ -18,6 +18,8 @@ from nodeagent.pods.events import (
     ContainerStartFailed,
     ImageFailed,
     ImageReady,
+    ProbeFailed,
+    ProbePassed,
 )
 from nodeagent.pods.state import (
     CREATED,
@@ -46,7 +48,8 @@ def restart_wanted(state: PodState, container: ContainerState) -> bool:
         return False
     if container.respec:
         return True
-    failed = container.ended.code != 0
+    # What a probe ended is started again even where it ended with 0.
+    failed = container.ended.code != 0 or bool(container.doom)
     if container.init:
         return failed and state.restart_policy != "Never"
     return state.restart_policy == "Always" or (failed and state.restart_policy == "OnFailure")
@@ -125,7 +128,8 @@ def mark_started(container: ContainerState, at: float) -> list[Effect]:
     if container.ended is not None:
         container.last, container.ended = container.ended, None
     container.restarts = container.exits
-    container.respec = False
+    container.respec, container.doom = False, ""
+    container.startup_passed = container.ready = False
     container.term_at = container.kill_at = container.killed_at = 0.0
     return [tell(container, "Normal", "Started", f"Started container {container.name}")]
 
@@ -179,6 +183,32 @@ def _end(container: ContainerState, ended: Ended, now: float) -> None:
     # The end's time is the kernel's: a clock that was set back since must not add to the wait.
     container.retry_at = min(ended.finished_at, now) + backoff.restart_delay(container.crashes)
     container.crashes += 1
+
+
+def probe_passed(state: PodState, event: ProbePassed) -> list[Effect]:
+    container = _find(state, event.container)
+    if event.attempt == container.attempt and container.stage == RUNNING:  # else of an older instance
+        if event.probe == probes.STARTUP:
+            container.startup_passed = True
+        elif event.probe == probes.READINESS:
+            container.ready = True
+    return []
+
+
+def probe_failed(state: PodState, event: ProbeFailed) -> list[Effect]:
+    """A failing readiness takes the container out; a failing startup or liveness ends the instance."""
+    container = _find(state, event.container)
+    if event.attempt != container.attempt or container.stage != RUNNING:
+        return []
+    told: list[Effect] = [tell(container, "Warning", "Unhealthy", event.message)]
+    if not event.enough:
+        return told
+    if event.probe == probes.READINESS:
+        container.ready = False
+    elif not (container.ending or state.stopping or state.deleted or state.final):
+        container.doom = probes.doom(state, container.name, event.probe)
+        container.kill_at = event.at + probes.grace(state, container.name, event.probe)
+    return told
 
 
 def removed(state: PodState, event: ContainerRemoved) -> list[Effect]:

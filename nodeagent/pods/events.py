@@ -175,6 +175,28 @@ class ContainerExited:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbePassed:
+    """Often enough in a row. probe: startup or readiness."""
+
+    at: float
+    container: str
+    attempt: int
+    probe: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFailed:
+    """Once. `enough`: it was the failureThreshold-th in a row. probe: startup, liveness or readiness."""
+
+    at: float
+    container: str
+    attempt: int
+    probe: str
+    message: str
+    enough: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerRemoved:
     at: float
     container: str
@@ -224,6 +246,8 @@ Event = (
     | ContainerStarted
     | ContainerStartFailed
     | ContainerExited
+    | ProbePassed
+    | ProbeFailed
     | ContainerRemoved
     | CleanupFailed
     | AgentRestarted

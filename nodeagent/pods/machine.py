@@ -227,6 +227,8 @@ _HANDLERS: dict[type[events.Event], Callable[[PodState, Any], list[Effect]]] = {
     events.ContainerStarted: containers.started,
     events.ContainerStartFailed: containers.start_failed,
     events.ContainerExited: containers.exited,
+    events.ProbePassed: containers.probe_passed,
+    events.ProbeFailed: containers.probe_failed,
     events.ContainerRemoved: containers.removed,
     events.CleanupFailed: _cleanup_failed,
     events.AgentRestarted: agent_restarted,

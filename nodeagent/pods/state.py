@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from podplane.v1.container_pb2 import Container
 from podplane.v1.pod_pb2 import Pod
 
 # Stages of a container. Alive from CREATING to RUNNING: between them an instance may exist.
@@ -71,6 +72,14 @@ class ContainerState:
     """An init container that has exited 0 in this sandbox."""
     respec: bool = False
     """The spec of the running instance changed: it is stopped to be started anew, whatever the policy."""
+    doom: str = ""
+    """Why the running instance is stopped: a probe failed. It is the message of the event Killing."""
+    waits_for_startup: bool = False
+    waits_for_readiness: bool = False
+    """Which probes the spec has."""
+    startup_passed: bool = False
+    ready: bool = False
+    """What the probes of the running instance said last."""
     term_at: float = 0.0
     kill_at: float = 0.0
     killed_at: float = 0.0
@@ -83,6 +92,11 @@ class ContainerState:
     @property
     def live(self) -> bool:
         return self.stage in LIVE
+
+    @property
+    def ending(self) -> bool:
+        """Whether the running instance is stopped for reasons of its own."""
+        return self.respec or bool(self.doom)
 
 
 @dataclass(slots=True)
@@ -163,5 +177,12 @@ def new_state(pod: Pod) -> PodState:
         pod=pod,
         uid=pod.metadata.uid,
         init=[ContainerState(c.name, c.image, init=True) for c in pod.spec.initContainers],
-        apps=[ContainerState(c.name, c.image, init=False) for c in pod.spec.containers],
+        apps=[_app(c) for c in pod.spec.containers],
     )
+
+
+def _app(spec: Container) -> ContainerState:
+    container = ContainerState(spec.name, spec.image, init=False)
+    container.waits_for_startup = spec.HasField("startupProbe")
+    container.waits_for_readiness = spec.HasField("readinessProbe")
+    return container

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nodeagent.pods.conditions import conditions, is_ready
+from nodeagent.pods.conditions import conditions, is_ready, is_started
 from nodeagent.pods.resources import qos_class
 from nodeagent.pods.state import EXITED, RUNNING, ContainerState, Ended, PodState
 from podplane.times import stamp
@@ -75,7 +75,7 @@ def _container(state: PodState, container: ContainerState) -> pod_pb2.ContainerS
     status = pod_pb2.ContainerStatus(
         name=container.name,
         ready=is_ready(container),
-        started=container.stage == RUNNING,
+        started=is_started(container),
         restartCount=container.restarts,
         image=container.image,
         imageID=container.image_ref,

@@ -13,6 +13,7 @@ from nodeagent.pods.disk import Disk
 from nodeagent.pods.effects import Tell
 from nodeagent.pods.journal import Journal
 from nodeagent.pods.objects import Objects
+from nodeagent.pods.prober import Prober
 from nodeagent.pods.state import PodState
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.images import ImageStore
@@ -80,3 +81,7 @@ class Tools:
     disk: Disk = field(default_factory=Disk)
     metrics: Metrics = field(default_factory=Metrics)
     deadlines: Deadlines = field(default_factory=Deadlines)
+    prober: Prober = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.prober = Prober(self.runtime, self.clock, self.facts.ip, self.paths.run / "probes")

@@ -65,7 +65,7 @@ def stop_instance(container: ContainerState, now: float, kill_at: float) -> list
     effects: list[Effect] = []
     if not container.term_at:
         container.term_at = now
-        effects.append(tell(container, "Normal", "Killing", f"Stopping container {container.name}"))
+        effects.append(tell(container, "Normal", "Killing", container.doom or f"Stopping container {container.name}"))
         if now < kill_at:
             effects.append(SignalContainer(container.name, container.attempt))
     if now >= kill_at and now >= container.killed_at + backoff.KILL_AGAIN:

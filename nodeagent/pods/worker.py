@@ -99,6 +99,7 @@ class PodWorker:
             self._tell_failure(error)
             raise
         finally:
+            self._tools.prober.forget(self.state.uid)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -134,6 +135,7 @@ class PodWorker:
         if issued or not isinstance(event, did.SpecChanged | did.ObjectsChanged):
             await self._write_down()
         self._report(issued)
+        self._tools.prober.follow(self.state, self.post)
         for effect in issued:
             self._begin(effect)
         if isinstance(event, did.SpecChanged):  # labels and annotations may be files

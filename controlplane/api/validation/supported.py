@@ -64,9 +64,6 @@ UNSUPPORTED: Mapping[str, Refused] = {
     "Affinity.podAffinity": ANY,
     "Affinity.podAntiAffinity": ANY,
     # Containers
-    "Container.livenessProbe": ANY,
-    "Container.readinessProbe": ANY,
-    "Container.startupProbe": ANY,
     "Container.lifecycle": ANY,
     "Container.restartPolicy": ANY,
     "Container.volumeDevices": ANY,
