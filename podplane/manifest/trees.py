@@ -15,6 +15,8 @@ from podplane.manifest.scalars import resolve
 MAX_DEPTH = 100
 MAX_ALIASED = 10_000
 """How many nodes the aliases of one document may repeat in total."""
+_LIBYAML_DEPTH = "maximum nesting depth"
+"""How newer builds of libyaml refuse, before any event, a text far deeper than MAX_DEPTH."""
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -94,8 +96,11 @@ def from_yaml(text: str) -> Iterator[tuple[int, Any]]:
                 yield root.start_mark.line + 1, builder.build(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark is not None else 0
+        if _LIBYAML_DEPTH in (error.problem or ""):
+            raise Malformed(f"nested deeper than {MAX_DEPTH}", line) from None
         problem = ", ".join(filter(None, (error.context, error.problem)))
-        raise Malformed(f"not YAML: {problem}", mark.line + 1 if mark is not None else 0) from None
+        raise Malformed(f"not YAML: {problem}", line) from None
     except yaml.YAMLError as error:
         raise Malformed(f"not YAML: {str(error).splitlines()[0]}") from None
 
