@@ -41,6 +41,16 @@ class DeletionRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class PodEvicted:
+    """The node can bear the pod no longer (pressure, a limit of local storage): it is stopped and fails."""
+
+    at: float
+    message: str
+    grace: float = 1.0
+    """Seconds between SIGTERM and SIGKILL: the kubelet's for an eviction that cannot wait."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     at: float
 
@@ -228,6 +238,7 @@ Event = (
     | PodRefused
     | SpecChanged
     | DeletionRequested
+    | PodEvicted
     | TimePassed
     | ClockStepped
     | ObjectsChanged

@@ -117,6 +117,14 @@ def _deletion(state: PodState, event: events.DeletionRequested) -> list[Effect]:
     return []
 
 
+def _evicted(state: PodState, event: events.PodEvicted) -> list[Effect]:
+    if state.final or state.stopping in ("deleted", "failed"):
+        return []
+    state.stopping, state.kill_at = "failed", event.at + event.grace
+    state.reason, state.message = "Evicted", event.message
+    return [Tell("Warning", "Evicted", event.message)]
+
+
 def _nothing(_state: PodState, _event: events.TimePassed) -> list[Effect]:
     return []
 
@@ -209,6 +217,7 @@ _HANDLERS: dict[type[events.Event], Callable[[PodState, Any], list[Effect]]] = {
     events.PodRefused: _refused,
     events.SpecChanged: _spec_changed,
     events.DeletionRequested: _deletion,
+    events.PodEvicted: _evicted,
     events.TimePassed: _nothing,
     events.ClockStepped: clock_stepped,
     events.ObjectsChanged: _objects_changed,

@@ -296,6 +296,31 @@ def test_the_active_deadline_fails_a_running_pod() -> None:
     assert world.status.phase == "Failed"
 
 
+def test_an_evicted_pod_is_stopped_fails_and_is_cleared_away() -> None:
+    world = World(make_pod())
+    world.run()
+    world.post(did.PodEvicted(world.now, "The node was low on resource: memory. "))
+    assert do.SignalContainer("a0", 0) in world.pending
+    assert (world.status.reason, world.status.message) == ("Evicted", "The node was low on resource: memory. ")
+    assert "Evicted: The node was low on resource: memory. " in world.told
+    world.pass_time(1.0)
+    assert not world.alive
+    assert (world.status.phase, world.status.reason) == ("Failed", "Evicted")
+    assert (world.state.sandbox.stage, world.state.address) == ("absent", "")
+    world.post(did.DeletionRequested(world.now, 0))
+    world.settle()
+    assert world.state.gone
+
+
+def test_eviction_of_a_pod_that_ends_already_changes_nothing() -> None:
+    world = World(make_pod())
+    world.run()
+    world.post(did.DeletionRequested(world.now, 30))
+    world.post(did.PodEvicted(world.now, "too late"))
+    assert world.state.kill_at == world.now + 30
+    assert world.status.reason == ""
+
+
 def test_a_lost_sandbox_starts_everything_anew_init_containers_included() -> None:
     world = World(make_pod(init=1, terminationGracePeriodSeconds=0))
     world.run()

@@ -91,6 +91,11 @@ class PodLife(RuleBasedStateMachine):
     def the_sandbox_is_lost(self) -> None:
         self.world.post(did.SandboxLost(self.world.now))
 
+    @precondition(lambda self: len(self.world.statuses) > 15 and not self.world.state.gone)
+    @rule()
+    def it_is_evicted(self) -> None:
+        self.world.post(did.PodEvicted(self.world.now, "the node is low on memory"))
+
     @precondition(lambda self: not self.world.state.gone)
     @rule(ends=st.booleans())
     def the_agent_is_killed_and_comes_back(self, ends: bool) -> None:
