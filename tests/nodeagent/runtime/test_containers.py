@@ -117,6 +117,26 @@ async def test_an_agent_that_comes_back_finds_what_ran_and_what_ended(node: Node
     assert (await ended(back, running)).code == 137
 
 
+async def test_a_container_that_ends_while_the_agent_comes_back_keeps_its_code(
+    node: Node, runtime: ContainerRuntime
+) -> None:
+    """The runtime says stopped and conmon has not written the end yet: nobody may call that unknown."""
+    request = node.request("/bin/sh", "-c", "exit 3")
+    pid = await runtime.create(request)
+    conmon = int((node.run / "containers" / request.id / "conmon.pid").read_text())
+    os.kill(conmon, signal.SIGSTOP)
+    try:
+        await runtime.start(request.id)
+        await _zombie(pid)
+        await runtime.close()
+        back = await node.open()
+        (found,) = await back.list()
+        assert (found.state, found.conmon_alive, found.exit) == ("running", True, None)
+    finally:
+        os.kill(conmon, signal.SIGCONT)
+    assert (await ended(back, request)).code == 3
+
+
 async def test_a_container_whose_conmon_was_killed_is_killed_and_reported(
     node: Node, runtime: ContainerRuntime
 ) -> None:
@@ -318,6 +338,12 @@ def _command_lines() -> list[str]:
 async def _written(node: Node, name: str) -> None:
     async with asyncio.timeout(20):
         while not any(path.stat().st_size for path in node.state.glob(f"logs/*/{name}/*.log")):
+            await asyncio.sleep(0.01)
+
+
+async def _zombie(pid: int) -> None:
+    async with asyncio.timeout(20):
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
             await asyncio.sleep(0.01)
 
 
