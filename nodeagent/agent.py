@@ -211,7 +211,7 @@ class Agent:
         self._report_now()
 
     def _programmed(self, revision: int, error: str) -> None:
-        self._outbox.proxy(ProxyReport(programmedRevision=revision, mode=self._config.proxy_mode, error=error))
+        self._outbox.proxy(ProxyReport(programmedRevision=revision, mode=self._proxy.mode, error=error))
 
     def _report_now(self) -> None:
         self._said_at = 0.0

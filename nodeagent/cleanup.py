@@ -16,7 +16,7 @@ from nodeagent.config import Config
 from nodeagent.joining import CannotStart, lock
 from nodeagent.paths import Paths
 from nodeagent.pods.kept import read_specs
-from nodeagent.proxy.backend import RulesRefused, RulesUnavailable
+from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
 from nodeagent.proxy.sync import ProxySync
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.containers import ContainerRuntime

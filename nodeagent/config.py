@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodeagent.paths import Paths
+from nodeagent.proxy import modes
 from podplane import names
 from podplane.logging import FORMATS, LEVELS
 from podplane.metrics_server import METRICS_HELP, metrics_address
@@ -104,7 +105,8 @@ def _common(flags: Flags) -> None:
     flags.add("--run-dir", DEFAULT_RUN, "what ends with the boot; a tmpfs", type=Path)
     flags.add("--runtime", "auto", "OCI runtime", choices=RUNTIMES)
     flags.add("--cgroup-root", "podplane", "cgroup below which pods have theirs", type=_cgroup, metavar="NAME")
-    flags.add("--proxy-mode", "iptables", "how services become rules; this version has iptables", choices=("iptables",))
+    words = "how services become rules; auto: the fastest that works here"
+    flags.add("--proxy-mode", "iptables", words, choices=modes.NAMES)
     flags.add("--log-level", "info", "least severe level that is logged", choices=LEVELS)
     flags.add("--log-format", "text", "form of the log lines", choices=FORMATS)
 

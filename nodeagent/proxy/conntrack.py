@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from nodeagent import netlink
-from nodeagent.proxy.rules import frontends
-from nodeagent.proxy.services import ServicePort
+from nodeagent.proxy.services import HostPort, ServicePort
 
 _NETLINK_NETFILTER = 12
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2
@@ -35,18 +34,44 @@ class Stale:
     kept: frozenset[tuple[str, int]]
 
 
+_Answers = dict[tuple[str | None, int], frozenset[tuple[str, int]]]
+"""Who answers where: by address (None: any of the node's) and port."""
+
+
 def stale(before: Collection[ServicePort], after: Collection[ServicePort]) -> frozenset[Stale]:
     """What has to be forgotten when service ports change from before (none: unknown) to after."""
-    kept = {
-        item: frozenset((end.address, end.port) for end in port.endpoints) for port in after for item in _ends(port)
+    return _differing(_answers(before), _answers(after))
+
+
+def stale_host_ports(before: Collection[HostPort], after: Collection[HostPort]) -> frozenset[Stale]:
+    """What has to be forgotten when host ports change."""
+    return _differing(_host_answers(before), _host_answers(after))
+
+
+def _differing(before: _Answers, after: _Answers) -> frozenset[Stale]:
+    ended = dict.fromkeys(before, frozenset[tuple[str, int]]())
+    return frozenset(
+        Stale(*front, kept) for front, kept in {**ended, **after}.items() if before.get(front) != after.get(front)
+    )
+
+
+def _answers(ports: Collection[ServicePort]) -> _Answers:
+    found: _Answers = {}
+    for port in ports:
+        if port.protocol == "udp":
+            kept = frozenset((end.address, end.port) for end in port.reachable)
+            found |= {(address, port.port): kept for address in (port.cluster_ip, *port.load_balancer_ips)}
+            if port.node_port:
+                found[None, port.node_port] = kept
+    return found
+
+
+def _host_answers(host_ports: Collection[HostPort]) -> _Answers:
+    return {
+        (item.address or None, item.port): frozenset({(item.target.address, item.target.port)})
+        for item in host_ports
+        if item.protocol == "udp"
     }
-    ended = {item: frozenset[tuple[str, int]]() for port in before for item in _ends(port)}
-    changed = {item for port in {*before} ^ {*after} for item in _ends(port)}
-    return frozenset(Stale(*item, answers) for item, answers in {**ended, **kept}.items() if item in changed)
-
-
-def _ends(port: ServicePort) -> tuple[tuple[str | None, int], ...]:
-    return frontends(port) if port.protocol == "udp" else ()
 
 
 def forget(wanted: Collection[Stale]) -> int:

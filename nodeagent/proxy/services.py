@@ -1,14 +1,15 @@
-"""What each service port should reach: the part of the proxy that all modes share. Pure.
+"""What each service port should reach: the part of the proxy that all modes share, which only render it. Pure.
 
-Owns the choice of endpoints (ready ones; where none is ready, those that still serve while they terminate) and the
-refusal of what cannot be programmed. Knows nothing of rules. Source: Kubernetes' Service and EndpointSlice.
+Owns the choice of endpoints (ready ones; where none is ready, those that still serve while they terminate; only those
+of this node where a policy is Local) and the refusal of what cannot be programmed. Knows nothing of rules. Source:
+Kubernetes' Service and EndpointSlice, and kube-proxy's topology.go for who is asked under which policy.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from podplane.v1 import endpointslice_pb2, service_pb2
@@ -18,6 +19,7 @@ SERVICE_NAME = "kubernetes.io/service-name"
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _PROTOCOLS = ("TCP", "UDP")
+_AFFINITY = 10800
 
 
 class Unprogrammable(Exception):
@@ -49,10 +51,67 @@ class ServicePort:
     port: int
     node_port: int
     endpoints: tuple[Endpoint, ...]
+    """Of all nodes. Where there is none, the port is refused; where a policy leaves none of them, it is dropped."""
+    local_endpoints: tuple[Endpoint, ...] = ()
+    """Those of this node that answer where a policy is Local; empty where none is."""
+    internal_local: bool = False
+    """internalTrafficPolicy Local: the cluster address leads to this node's endpoints only."""
+    external_local: bool = False
+    """externalTrafficPolicy Local: from outside, this node's endpoints only, which see the client's address."""
+    affinity: int = 0
+    """Seconds that a client stays with its endpoint, by its address, whichever way it asks; 0: none."""
+    load_balancer_ips: tuple[str, ...] = ()
+    """Further addresses where the port is asked for from outside."""
 
     @property
     def title(self) -> str:
         return f"{self.service}:{self.name}" if self.name else self.service
+
+    @property
+    def is_external(self) -> bool:
+        """Whether it is asked for from outside, too."""
+        return bool(self.node_port or self.load_balancer_ips)
+
+    @property
+    def internal(self) -> tuple[Endpoint, ...]:
+        """Who answers at the cluster address."""
+        return self.local_endpoints if self.internal_local else self.endpoints
+
+    @property
+    def external(self) -> tuple[Endpoint, ...]:
+        """Who answers those who ask from outside; pods and the node itself are answered by all endpoints there."""
+        return self.local_endpoints if self.external_local else self.endpoints
+
+    @property
+    def reachable(self) -> tuple[Endpoint, ...]:
+        """All who may be asked by way of this node."""
+        if self.internal_local and not self.is_external:
+            return self.local_endpoints
+        return tuple(sorted({*self.endpoints, *self.local_endpoints}))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class HostPort:
+    """A port of this node that leads to a pod on it. address "": all addresses of the node."""
+
+    pod: str
+    """namespace/name."""
+    protocol: str
+    """tcp or udp."""
+    address: str
+    port: int
+    target: Endpoint
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class HealthCheck:
+    """Where a load balancer asks whether this node has endpoints of a service with externalTrafficPolicy Local."""
+
+    port: int
+    service: str
+    """namespace/name."""
+    endpoints: int
+    """Ready ones on this node."""
 
 
 def key_of(service: service_pb2.Service) -> str:
@@ -82,23 +141,33 @@ def ports_of(
     for name in (service.metadata.namespace, service.metadata.name):
         _demand(_NAME.fullmatch(name) is not None, f"{name!r} is not a name")
     address = _address(spec.clusterIP)
-    known = tuple(slices)
-    return tuple(_port(key, address, port, spec, known, node_name) for port in spec.ports)
+    known, outside = tuple(slices), _load_balancer_ips(service)
+    ports = (_port(key, address, port, spec, known, node_name) for port in spec.ports)
+    return tuple(replace(port, load_balancer_ips=outside) if outside else port for port in ports)
 
 
-def unsupported(service: service_pb2.Service) -> str | None:
-    """What the service asks for and this mode does not do yet; it is programmed without. None: nothing."""
+def _load_balancer_ips(service: service_pb2.Service) -> tuple[str, ...]:
+    """What a load balancer has said to hand on with its own address as the destination."""
+    if service.spec.type != "LoadBalancer":
+        return ()
+    ingress = service.status.loadBalancer.ingress
+    return tuple(_address(item.ip) for item in ingress if item.ip and item.ipMode in ("", "VIP"))
+
+
+def health_check(
+    service: service_pb2.Service, slices: Iterable[endpointslice_pb2.EndpointSlice], node_name: str
+) -> HealthCheck | None:
+    """The service's health check on this node; None where it has none."""
     spec = service.spec
-    asked = []
-    if spec.sessionAffinity not in ("", "None"):
-        asked.append(f"sessionAffinity {spec.sessionAffinity}")
-    if spec.externalTrafficPolicy not in ("", "Cluster"):
-        asked.append(f"externalTrafficPolicy {spec.externalTrafficPolicy}")
-    if spec.internalTrafficPolicy not in ("", "Cluster"):
-        asked.append(f"internalTrafficPolicy {spec.internalTrafficPolicy}")
-    if spec.externalIPs:
-        asked.append("externalIPs")
-    return f"programmed without {', '.join(asked)}: not supported" if asked else None
+    if spec.type != "LoadBalancer" or spec.externalTrafficPolicy != "Local" or not spec.healthCheckNodePort:
+        return None
+    addresses = {
+        endpoint.addresses[0]
+        for item in slices
+        for endpoint in item.endpoints
+        if endpoint.addresses and endpoint.nodeName == node_name and _is_ready(endpoint.conditions)
+    }
+    return HealthCheck(spec.healthCheckNodePort, key_of(service), len(addresses))
 
 
 def _port(
@@ -113,6 +182,10 @@ def _port(
     _demand(protocol in _PROTOCOLS, f"protocol {protocol} is not supported")
     _demand(not port.name or _NAME.fullmatch(port.name) is not None, f"{port.name!r} is not a port name")
     exposed = spec.type in ("NodePort", "LoadBalancer")
+    internal_local = spec.internalTrafficPolicy == "Local"
+    external_local = exposed and spec.externalTrafficPolicy == "Local"
+    known = list(_endpoints(port.name, protocol, slices, node_name))
+    here = [(endpoint, ready) for endpoint, ready in known if endpoint.local]
     return ServicePort(
         service=key,
         name=port.name,
@@ -120,35 +193,49 @@ def _port(
         cluster_ip=cluster_ip,
         port=_number(port.port),
         node_port=_number(port.nodePort) if exposed and port.nodePort else 0,
-        endpoints=_endpoints(port.name, protocol, slices, node_name),
+        endpoints=_serving(known),
+        local_endpoints=_serving(here) if internal_local or external_local else (),
+        internal_local=internal_local,
+        external_local=external_local,
+        affinity=_affinity(spec),
     )
+
+
+def _affinity(spec: service_pb2.ServiceSpec) -> int:
+    if spec.sessionAffinity != "ClientIP":
+        return 0
+    return spec.sessionAffinityConfig.clientIP.timeoutSeconds or _AFFINITY
+
+
+def _serving(known: Iterable[tuple[Endpoint, bool]]) -> tuple[Endpoint, ...]:
+    """Those that are ready; where none is, those that still serve while they leave."""
+    found = set(known)
+    ready = {endpoint for endpoint, is_ready in found if is_ready}
+    return tuple(sorted(ready or {endpoint for endpoint, _ in found}))
 
 
 def _endpoints(
     name: str, protocol: str, slices: tuple[endpointslice_pb2.EndpointSlice, ...], node_name: str
-) -> tuple[Endpoint, ...]:
-    ready: set[Endpoint] = set()
-    leaving: set[Endpoint] = set()
+) -> Iterator[tuple[Endpoint, bool]]:
+    """Those that may be asked, and whether each is ready."""
     for item in slices:
         if item.addressType not in ("", "IPv4"):
             continue
         ports = [port.port for port in item.ports if port.name == name and (port.protocol or "TCP") == protocol]
         for endpoint in item.endpoints if ports else ():
-            bucket = _bucket(endpoint.conditions, ready, leaving)
-            if bucket is not None and endpoint.addresses:
+            ready = _is_ready(endpoint.conditions)
+            if endpoint.addresses and (ready or _still_serves(endpoint.conditions)):
                 # Kubernetes: the addresses of one endpoint are interchangeable, clients use the first.
                 address, local = _address(endpoint.addresses[0]), endpoint.nodeName == node_name
-                bucket.update(Endpoint(address, _number(port), local) for port in ports)
-    return tuple(sorted(ready or leaving))
+                yield from ((Endpoint(address, _number(port), local), ready) for port in ports)
 
 
-def _bucket(
-    conditions: endpointslice_pb2.EndpointConditions, ready: set[Endpoint], leaving: set[Endpoint]
-) -> set[Endpoint] | None:
-    if not conditions.HasField("ready") or conditions.ready:
-        return ready
-    serving = not conditions.HasField("serving") or conditions.serving
-    return leaving if serving and conditions.terminating else None
+def _is_ready(conditions: endpointslice_pb2.EndpointConditions) -> bool:
+    return not conditions.HasField("ready") or conditions.ready
+
+
+def _still_serves(conditions: endpointslice_pb2.EndpointConditions) -> bool:
+    return conditions.terminating and (not conditions.HasField("serving") or conditions.serving)
 
 
 def _demand(holds: bool, message: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nodeagent.proxy.mode import Ranges
 from nodeagent.proxy.runner import Pace
 from nodeagent.proxy.sync import ProxySync
 from nodeagent.sandbox.network import Network
@@ -18,6 +19,7 @@ from tests.net.kernel import NODE, World, ask, command, inside, traces
 from tests.nodeagent.proxy.objects import service, slice_of
 
 PODS, CLUSTER = "10.77.1.0/24", "10.77.0.0/16"
+RANGES = Ranges(PODS, CLUSTER)
 A, B = "10.77.1.2", "10.77.1.3"
 WEB, EMPTY = "10.96.0.10", "10.96.0.11"
 PACE = Pace(look=0.1)

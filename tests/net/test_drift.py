@@ -93,7 +93,7 @@ def test_somebody_who_changes_his_own_rules_all_the_time_costs_little(world: Wor
     async def scenario(node: Node) -> None:
         async with proxied(node):
             await node.program([web()[0]], [web(B)[1]])
-            written, looks = node.proxy.lines_written, node.proxy.looks
+            written, looks = node.proxy.written, node.proxy.looks
             command(node.world.node, "nft add table ip others")
             command(node.world.node, "nft add chain ip others c")
             script = "\n".join("add rule ip others c counter" for _ in range(200)) + "\nflush chain ip others c\n"
@@ -106,7 +106,7 @@ def test_somebody_who_changes_his_own_rules_all_the_time_costs_little(world: Wor
             assert rounds > 5
             # One for each rest of 250 ms, and the one that found nobody resting.
             assert 0 < node.proxy.looks - looks <= took / 0.25 + 1
-            assert node.proxy.lines_written == written
+            assert node.proxy.written == written
             command(node.world.node, "nft delete table ip others")
 
     on_node(world, scenario, pace=NEVER)

@@ -140,14 +140,14 @@ def test_only_what_differs_is_written(flavoured: World) -> None:
         slices = [slice_of(f"s{number}", [("", "TCP", 80, 0, 8080)], [A]) for number in range(1, 101)]
         async with proxied(node):
             await node.program(services, slices)
-            assert node.proxy.lines_written > 500
-            before = node.proxy.lines_written
+            assert node.proxy.written > 500
+            before = node.proxy.written
             await node.program(services, slices)
-            assert node.proxy.lines_written == before
+            assert node.proxy.written == before
             slices[7] = slice_of("s8", [("", "TCP", 80, 0, 8080)], [B])
             await node.program(services, slices)
             # One service chain, one endpoint chain more and one less: declared, filled, deleted, and two lines around.
-            assert 0 < node.proxy.lines_written - before <= 10
+            assert 0 < node.proxy.written - before <= 10
             assert await node.ask(node.world.node, "10.96.1.8", 80) == ("b", "10.77.1.1")
 
     on_node(flavoured, scenario)
@@ -176,7 +176,7 @@ def test_a_restarted_agent_adopts_the_rules_and_no_packet_falls(flavoured: World
         successor = Node(node.world, ProxySync("iptables", node.world.directory, PACE), node.pods)
         async with proxied(successor):
             await successor.program(*wanted)
-            assert successor.proxy.lines_written == 0
+            assert successor.proxy.written == 0
             await successor.program([wanted[0][0]], [web(A)[1]])
             await successor.program(*wanted)
         stop.set()

@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from nodeagent.proxy import adopt
-from nodeagent.proxy.iptables import Iptables
-from nodeagent.proxy.isolate import Entry, Isolator
-from nodeagent.proxy.rules import Part, assemble, part
+from nodeagent.proxy.iptables import adopt
+from nodeagent.proxy.iptables.isolate import Entry, Isolator
+from nodeagent.proxy.iptables.kernel import Iptables
+from nodeagent.proxy.iptables.rules import Part, assemble, part
 from nodeagent.proxy.services import ports_of
 from nodeagent.proxy.sync import ProxySync
 from tests.net.kernel import NODE, World
-from tests.net.proxied import CLUSTER, PACE, PODS, WEB, A, B, Node, empty, on_node, own, proxied, saved, web
+from tests.net.proxied import PACE, RANGES, WEB, A, B, Node, empty, on_node, own, proxied, saved, web
 
 
 @pytest.mark.parametrize(
@@ -28,9 +28,9 @@ def test_a_service_that_iptables_refuses_holds_up_no_other(flavoured: World, rul
         iptables = await Iptables.open()
         ports = ports_of(web()[0], [web(B)[1]], "node-1")
         good = {f"default/s{number}": Entry(ports, Part()) for number in range(9)}
-        good["default/web"] = Entry(ports, part(ports, CLUSTER))
+        good["default/web"] = Entry(ports, part(ports, RANGES))
         bad = Entry(ports, Part({"PODPLANE-SVC-BAD": (rule,)}, portals=("-j PODPLANE-SVC-BAD",)))
-        isolator = Isolator(iptables.apply, lambda parts: assemble(parts, PODS, CLUSTER))
+        isolator = Isolator(iptables.apply, lambda parts: assemble(parts, RANGES))
         standing, errors = await isolator.apply({}, {**good, "default/bad": bad})
         assert list(errors) == ["default/bad"]
         assert words in errors["default/bad"]
@@ -60,13 +60,13 @@ def test_a_restarted_agent_that_searches_for_a_bad_service_takes_no_rule_from_ot
 
         asking = asyncio.create_task(keep_asking())
         iptables = await Iptables.open()
-        standing = {key: Entry((), found) for key, found in adopt.parts(await iptables.found()).items()}
+        standing = {key: Entry(None, found) for key, found in adopt.parts(await iptables.found()).items()}
         assert sorted(standing) == ["default/empty", "default/web"]
         ports = ports_of(web()[0], [web(A, B)[1]], "node-1")
         refused = Part({"PODPLANE-SVC-BAD": ("-j REJECT",)}, portals=("-j PODPLANE-SVC-BAD",))
         wanted = {f"default/{name}": Entry((), Part()) for name in "bcdefghi"}
-        wanted |= {"default/a": Entry((), refused), "default/web": Entry(ports, part(ports, CLUSTER))}
-        isolator = Isolator(iptables.apply, lambda parts: assemble(parts, PODS, CLUSTER))
+        wanted |= {"default/a": Entry((), refused), "default/web": Entry(ports, part(ports, RANGES))}
+        isolator = Isolator(iptables.apply, lambda parts: assemble(parts, RANGES))
         stands, errors = await isolator.apply(standing, wanted)
         stop.set()
         assert await asking > 2

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nodeagent.proxy.services import Endpoint, Unprogrammable, ports_of, slices_by_service, unsupported
+from nodeagent.proxy.services import Endpoint, Unprogrammable, ports_of, slices_by_service
 from podplane.v1 import service_pb2
 from tests.nodeagent.proxy.objects import Port, service, slice_of
 
@@ -100,18 +100,3 @@ def test_what_no_rule_can_be_made_of_is_refused(path: str, value: object) -> Non
     _set(path, value)(made)
     with pytest.raises(Unprogrammable):
         ports_of(made, [], "node-1")
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("sessionAffinity", "ClientIP"),
-        ("externalTrafficPolicy", "Local"),
-        ("internalTrafficPolicy", "Local"),
-    ],
-)
-def test_what_is_not_done_yet_is_said(path: str, value: str) -> None:
-    made = service("web", "10.96.0.1", PORTS)
-    assert unsupported(made) is None
-    _set(path, value)(made)
-    assert unsupported(made) == f"programmed without {path} {value}: not supported"

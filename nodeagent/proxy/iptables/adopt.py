@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from nodeagent.proxy.rules import NODEPORTS, OWN_KINDS, PREFIX, SERVICES, Part, Rules, Tables
+from nodeagent.proxy.iptables.rules import NODEPORTS, OWN_KINDS, PREFIX, SERVICES, Part, Rules, Tables
 
 _COMMENT = re.compile(r'--comment "?([^" :/]+/[^" :]+)')
 _TARGET = re.compile(rf"-j ({PREFIX}(?:{'|'.join(OWN_KINDS)})-\S+)")

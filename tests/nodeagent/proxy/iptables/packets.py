@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
-from nodeagent.proxy.rules import JUMPS, Tables
+from nodeagent.proxy.iptables.rules import JUMPS, Tables
 
 
 @dataclass(frozen=True, slots=True)

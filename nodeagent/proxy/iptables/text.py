@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nodeagent.proxy.rules import JUMPS, PREFIX, Jump, Rules, Tables
+from nodeagent.proxy.iptables.rules import JUMPS, PREFIX, Jump, Rules, Tables
 
 # By where they lead: another release of iptables may print the rest of the rule otherwise.
 _JUMPS = {(jump.table, jump.chain, jump.rule.split()[-1]): jump for jump in JUMPS}

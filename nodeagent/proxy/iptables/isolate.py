@@ -6,13 +6,12 @@ by halves where there is none. Fails with RulesRefused or RulesUnavailable where
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from nodeagent.proxy.adopt import owner
-from nodeagent.proxy.backend import RulesRefused, RulesUnavailable
-from nodeagent.proxy.rules import Part, Tables
+from nodeagent.proxy.iptables.adopt import owner
+from nodeagent.proxy.iptables.rules import Part, Tables
+from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
 from nodeagent.proxy.services import ServicePort
 
 _TRIES = 64
@@ -21,17 +20,10 @@ _TRIES = 64
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one service has: its ports (none: not known, the rules were found), and the rules that these make.
+    """What one service has: its ports (None: not known, the rules were found), and the rules that these make."""
 
-    source: the objects that this was made of; as long as they are the same ones, it need not be made again.
-    """
-
-    ports: tuple[ServicePort, ...]
+    ports: tuple[ServicePort, ...] | None
     part: Part
-    source: tuple[object, ...] = ()
-
-    def made_of(self, source: tuple[object, ...]) -> bool:
-        return len(source) == len(self.source) and all(map(operator.is_, source, self.source))
 
 
 Entries = Mapping[str, Entry]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodeagent.proxy.rules import JUMPS, Jump, Tables
-from nodeagent.proxy.text import Observed, offending, parse, restore
+from nodeagent.proxy.iptables.rules import JUMPS, Jump, Tables
+from nodeagent.proxy.iptables.text import Observed, offending, parse, restore
 
 OLD: Tables = {"nat": {"PODPLANE-A": ("-j RETURN",), "PODPLANE-B": ("-j PODPLANE-A",)}}
 ALL = dict.fromkeys(JUMPS, 1)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodeagent import netlink
-from nodeagent.proxy.text import offending
+from nodeagent.proxy.iptables.text import offending
+from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
 
 _DEADLINE = 60.0
 """Seconds for one command: 10,000 services take iptables-nft-restore eleven."""
@@ -28,18 +29,6 @@ _IPT_SO_GET_INFO = 64
 _NETLINK_NETFILTER = 12
 _NFT_MSG_GETGEN = 10 << 8 | 16
 _NFTA_GEN_ID = 1
-
-
-class RulesUnavailable(Exception):
-    """iptables could not do its work now: no answer in time, the lock held, no such program."""
-
-
-class RulesRefused(Exception):
-    """The kernel or iptables refused the rules; the old ones stand. line: the one complained of, "" if unknown."""
-
-    def __init__(self, message: str, line: str = "") -> None:
-        super().__init__(message)
-        self.line = line
 
 
 @dataclass(frozen=True, slots=True)

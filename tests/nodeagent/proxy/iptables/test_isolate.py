@@ -7,14 +7,14 @@ import itertools
 
 import pytest
 
-from nodeagent.proxy import adopt
-from nodeagent.proxy.backend import RulesRefused
-from nodeagent.proxy.isolate import Entry, Isolator
-from nodeagent.proxy.rules import Part, Tables, assemble, part
+from nodeagent.proxy.iptables import adopt
+from nodeagent.proxy.iptables.isolate import Entry, Isolator
+from nodeagent.proxy.iptables.rules import Part, Tables, assemble, part
+from nodeagent.proxy.mode import Ranges, RulesRefused
 from nodeagent.proxy.services import ports_of
 from tests.nodeagent.proxy.objects import Port, service, slice_of
 
-PODS, CLUSTER = "10.77.1.0/24", "10.77.0.0/16"
+RANGES = Ranges("10.77.1.0/24", "10.77.0.0/16")
 NAMES = tuple("abcdefgh")
 PORTS: list[Port] = [("http", "TCP", 80, 30080, 8080), ("", "UDP", 53, 0, 53)]
 
@@ -24,11 +24,11 @@ def entry(name: str, *endpoints: str) -> Entry:
     ports = [(title, protocol, port, node and node + number, to) for title, protocol, port, node, to in PORTS]
     made = service(name, f"10.96.0.{number}", ports)
     found = ports_of(made, [slice_of(name, ports, endpoints)], "node-1")
-    return Entry(found, part(found, CLUSTER), (made,))
+    return Entry(found, part(found, RANGES))
 
 
 def tables(entries: dict[str, Entry]) -> Tables:
-    return assemble((item.part for item in entries.values()), PODS, CLUSTER)
+    return assemble((item.part for item in entries.values()), RANGES)
 
 
 def own_lines(made: Entry) -> set[str]:
@@ -63,8 +63,8 @@ def test_no_service_is_without_rules_while_bad_ones_are_searched_for(bad: set[st
             raise RulesRefused("iptables-restore: refused")
         taken.append(wanted)
 
-    standing = {key: Entry((), found) for key, found in adopt.parts(tables(old)).items()}
-    stands, errors = asyncio.run(Isolator(apply, lambda parts: assemble(parts, PODS, CLUSTER)).apply(standing, new))
+    standing = {key: Entry(None, found) for key, found in adopt.parts(tables(old)).items()}
+    stands, errors = asyncio.run(Isolator(apply, lambda parts: assemble(parts, RANGES)).apply(standing, new))
     assert errors.keys() == {f"default/{name}" for name in bad}
     for state in taken:
         for key, has in adopt.parts(state).items():
@@ -84,9 +84,9 @@ def test_a_service_whose_rules_stand_is_not_searched() -> None:
         if "PODPLANE-SVC-BAD" in wanted["nat"]:
             raise RulesRefused("iptables-restore: refused")
 
-    standing = {key: Entry((), found) for key, found in adopt.parts(tables(same)).items()}
+    standing = {key: Entry(None, found) for key, found in adopt.parts(tables(same)).items()}
     stands, errors = asyncio.run(
-        Isolator(apply, lambda parts: assemble(parts, PODS, CLUSTER)).apply(standing, {**same, **bad})
+        Isolator(apply, lambda parts: assemble(parts, RANGES)).apply(standing, {**same, **bad})
     )
     assert (list(errors), stands) == (["default/bad"], same)
     assert len(tried) == 2

@@ -6,12 +6,13 @@ import re
 
 import pytest
 
-from nodeagent.proxy.rules import JUMPS, PREFIX, Tables, assemble, part
+from nodeagent.proxy.iptables.rules import JUMPS, PREFIX, Tables, assemble, part
+from nodeagent.proxy.mode import Ranges
 from nodeagent.proxy.services import ports_of
+from tests.nodeagent.proxy.iptables.packets import End, Model, Packet
 from tests.nodeagent.proxy.objects import Port, service, slice_of
-from tests.nodeagent.proxy.packets import End, Model, Packet
 
-PODS, CLUSTER = "10.77.1.0/24", "10.77.0.0/16"
+RANGES = Ranges("10.77.1.0/24", "10.77.0.0/16")
 NODE, CLIENT, POD_A, POD_B, REMOTE = "198.18.0.1", "203.0.113.9", "10.77.1.2", "10.77.1.3", "10.77.2.9"
 WEB, EMPTY = "10.96.0.10", "10.96.0.11"
 WEB_PORTS: list[Port] = [("http", "TCP", 80, 30080, 8080), ("dns", "UDP", 80, 30080, 5353)]
@@ -24,8 +25,8 @@ def built(*endpoints: str) -> Tables:
         (service("web", WEB, WEB_PORTS), [slice_of("web", WEB_PORTS, endpoints)]),
         (service("empty", EMPTY, empty_ports), []),
     ):
-        parts.append(part(ports_of(made, slices, "node-1"), CLUSTER))
-    return assemble(parts, PODS, CLUSTER)
+        parts.append(part(ports_of(made, slices, "node-1"), RANGES))
+    return assemble(parts, RANGES)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_every_chain_is_ours_short_enough_and_there() -> None:
 
 
 def test_a_service_on_another_port_has_chains_of_its_own() -> None:
-    one = part(ports_of(service("web", WEB, WEB_PORTS), [slice_of("web", WEB_PORTS, [POD_A])], "n"), CLUSTER)
-    other = part(ports_of(service("web2", EMPTY, WEB_PORTS), [slice_of("web2", WEB_PORTS, [POD_A])], "n"), CLUSTER)
+    one = part(ports_of(service("web", WEB, WEB_PORTS), [slice_of("web", WEB_PORTS, [POD_A])], "n"), RANGES)
+    other = part(ports_of(service("web2", EMPTY, WEB_PORTS), [slice_of("web2", WEB_PORTS, [POD_A])], "n"), RANGES)
     assert len(one.chains) == len(other.chains) == 6
     assert not one.chains.keys() & other.chains.keys()

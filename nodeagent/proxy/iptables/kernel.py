@@ -11,10 +11,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from nodeagent.proxy.backend import Backend, RulesRefused, RulesUnavailable, detect, others
 from nodeagent.proxy.changes import Changes
-from nodeagent.proxy.rules import JUMPS, Rules, Tables
-from nodeagent.proxy.text import Observed, parse, restore
+from nodeagent.proxy.iptables.backend import Backend, detect, others
+from nodeagent.proxy.iptables.rules import JUMPS, Rules, Tables
+from nodeagent.proxy.iptables.text import Observed, parse, restore
+from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
 
 _NOTHING: Tables = {}
 _REST, _LONGEST_REST = 0.25, 5.0
@@ -43,7 +44,7 @@ class Iptables:
         """Choose the flavour; rules of ours under another one go. Raises RulesUnavailable, RulesRefused."""
         chosen = await detect()
         for other in await others(chosen):
-            await _clean(other)
+            await clean(other)
         return cls(chosen)
 
     def listen(self, heard: Callable[[], None]) -> None:
@@ -164,14 +165,9 @@ class Iptables:
         spelled = ((chain, rules, self._spelled.get((table, chain))) for chain, rules in chains.items())
         return {chain: known[0] if known and known[1] == rules else rules for chain, rules, known in spelled}
 
-    async def cleanup(self) -> None:
-        """Remove every chain and jump of ours, of either flavour. Raises RulesRefused, RulesUnavailable."""
-        for backend in (self.backend, *await others(self.backend)):
-            await _clean(backend)
-        self._present, self._wanted = None, _NOTHING
 
-
-async def _clean(backend: Backend) -> None:
+async def clean(backend: Backend) -> None:
+    """Remove every chain and jump of ours. Raises RulesRefused, RulesUnavailable."""
     text, _ = restore(parse(await backend.saved()), _NOTHING)
     if text:
         await backend.apply(text)

@@ -1,0 +1,103 @@
+"""The iptables mode: services as chains, in kube-proxy's documented shape. See mode.py for what a mode promises.
+
+Owns what each service has in the kernel. Never decides what a rule is (rules.py) nor how it gets there (kernel.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import chain
+
+from nodeagent.proxy.iptables import adopt
+from nodeagent.proxy.iptables.backend import detect, others
+from nodeagent.proxy.iptables.isolate import Entry, Isolator
+from nodeagent.proxy.iptables.kernel import Iptables, clean
+from nodeagent.proxy.iptables.rules import Part, assemble, part
+from nodeagent.proxy.mode import Ranges, RulesRefused, RulesUnavailable, Wanted
+
+_THOROUGH = 60.0
+"""Seconds between readings of all legacy rules, whose fingerprint does not tell of every change."""
+
+
+async def open() -> IptablesMode:
+    """Choose nft or legacy; rules of ours under the other one go."""
+    iptables = await Iptables.open()
+    return IptablesMode(iptables, adopt.parts(await iptables.found()))
+
+
+async def remove() -> None:
+    """Take every chain and jump of ours away, in both flavours; nothing to do where iptables is not installed."""
+    try:
+        chosen = await detect()
+    except RulesUnavailable:
+        return
+    for backend in (chosen, *await others(chosen)):
+        await clean(backend)
+
+
+async def missing() -> str:
+    """Why this mode cannot work here; "" where it can."""
+    try:
+        await (await detect()).saved()
+    except (RulesUnavailable, RulesRefused) as error:
+        return str(error)
+    return ""
+
+
+class IptablesMode:
+    """See mode.Mode."""
+
+    name = "iptables"
+
+    def __init__(self, iptables: Iptables, found: dict[str, Part]) -> None:
+        self._iptables = iptables
+        self._standing = {key: Entry(None, item) for key, item in found.items()}
+        self._ranges: Ranges | None = None
+        self._read_at = 0.0
+
+    @property
+    def written(self) -> int:
+        return self._iptables.written
+
+    @property
+    def certain(self) -> bool:
+        return self._iptables.certain
+
+    async def apply(self, wanted: Wanted) -> dict[str, str]:
+        entries = self._entries(wanted)
+        ranges = wanted.ranges
+        isolator = Isolator(self._iptables.apply, lambda parts: assemble(parts, ranges, wanted.host_ports))
+        self._standing, refused = await isolator.apply(self._standing, entries)
+        self._ranges = ranges
+        return refused
+
+    def _entries(self, wanted: Wanted) -> dict[str, Entry]:
+        standing = self._standing if wanted.ranges == self._ranges else {}
+        entries = {key: self._standing[key] for key in wanted.kept if key in self._standing}
+        for key, ports in wanted.services.items():
+            old = standing.get(key)
+            made = old if old is not None and old.ports is ports else None
+            entries[key] = made or Entry(ports, part(ports, wanted.ranges))
+        # In one order always: rules that only change places are written anew.
+        return dict(sorted(entries.items())) if wanted.kept else entries
+
+    async def look(self) -> bool | None:
+        now = time.monotonic()
+        thorough = self._iptables.backend.flavour == "legacy" and now - self._read_at > _THOROUGH
+        self._read_at = now if thorough else self._read_at
+        return self._iptables.settled if await self._iptables.verify(thorough=thorough) else None
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        self._iptables.listen(heard)
+
+    def explain(self, service: str) -> tuple[str, ...]:
+        entry = self._standing.get(service)
+        if entry is None:
+            return ()
+        own = entry.part
+        shared = chain(own.portals, own.node_ports, own.refused, own.refused_node_ports)
+        return (*shared, *(f"{name}: {rule}" for name, rules in own.chains.items() for rule in rules))
+
+    async def close(self) -> None:
+        self._iptables.deafen()

@@ -1,0 +1,90 @@
+"""What every proxy mode does: from what is wanted, as values, to what is in the kernel.
+
+A mode owns its own chains, table, sets or virtual servers and touches nothing else. It is built of pure modules that
+turn `Wanted` into text or messages, and one that gives these to the kernel. Whoever implements it promises:
+
+- apply() writes only what differs from what stands; a change of one service costs what one service costs, and no
+  connection is lost by it. A service that the kernel refuses keeps what it had, is named in the answer, and holds up
+  no other.
+- The first apply() after open() adopts what an earlier agent left of this mode: it writes nothing where it is right.
+- look() finds and mends what others have changed, and is cheap where nothing has.
+- Nothing blocks the event loop for long: what may take more than a few milliseconds runs in a thread or a process.
+
+Modes are used by one task (sync.py), never concurrently; modes.py has the list of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nodeagent.proxy.services import HostPort, ServicePort
+
+MASQUERADE_MARK = 0x2000
+"""The bit of a packet's mark that says "masquerade me": one for all modes, since a packet may meet two while the mode
+is being changed. Not kube-proxy's 0x4000."""
+
+
+class RulesUnavailable(Exception):
+    """The kernel or its tool could not do the work now: no answer in time, a lock held, no such program."""
+
+
+class RulesRefused(Exception):
+    """The kernel or its tool refused the rules; the old ones stand. line: the one complained of, "" if unknown."""
+
+    def __init__(self, message: str, line: str = "") -> None:
+        super().__init__(message)
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """pod_cidr: this node's pods, masqueraded where they leave the cluster. cluster_cidr: the pods of all nodes."""
+
+    pod_cidr: str
+    cluster_cidr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """All that a node should have in its kernel."""
+
+    ranges: Ranges
+    services: Mapping[str, tuple[ServicePort, ...]] = field(default_factory=dict)
+    """By namespace/name, sorted by it. A service that has not changed has the same tuple as in the time before."""
+    kept: frozenset[str] = frozenset()
+    """Services that nothing can be made of at present: what they have in the kernel stays."""
+    host_ports: tuple[HostPort, ...] = ()
+    """Sorted."""
+
+
+class Mode(Protocol):
+    """One node's rules in one mode. All methods raise RulesUnavailable and RulesRefused; belief is then thrown away."""
+
+    @property
+    def name(self) -> str:
+        """iptables, ipvs or nftables."""
+
+    @property
+    def written(self) -> int:
+        """Lines, elements or messages given to the kernel since the start."""
+
+    async def apply(self, wanted: Wanted) -> dict[str, str]:
+        """Bring the kernel to wanted. Returns the words of refusal of single services, by namespace/name."""
+
+    @property
+    def certain(self) -> bool:
+        """Whether it is known what stands. If not (somebody changed rules while we did), look() comes soon."""
+
+    async def look(self) -> bool | None:
+        """Look whether everything stands, and mend it. None: it did; True: mended; False: mended, and changed again."""
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Call heard, on the event loop, when somebody else may have changed something; until close()."""
+
+    def explain(self, service: str) -> tuple[str, ...]:
+        """What is in the kernel for a service, as far as is known, a line each; for people."""
+
+    async def close(self) -> None:
+        """Give up sockets and threads. What is in the kernel stays and works."""

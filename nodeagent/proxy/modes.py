@@ -1,0 +1,61 @@
+"""The proxy modes there are, best first, and which one a node takes.
+
+To add a mode: a package with open(), remove() and missing(), and a line in KINDS. `auto` is the first whose self-test
+says that nothing is missing. Fails with RulesUnavailable where no mode works on this kernel, naming each one's reason.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from nodeagent.proxy.iptables import iptables
+from nodeagent.proxy.mode import Mode, RulesRefused, RulesUnavailable
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One mode. open: ready for apply(). remove: takes all of it out of the kernel, wherever it stems from; at once
+    where there is nothing. missing: why it cannot work on this kernel, found by trying; "" where it can.
+
+    All raise RulesUnavailable and RulesRefused.
+    """
+
+    name: str
+    open: Callable[[], Awaitable[Mode]]
+    remove: Callable[[], Awaitable[None]]
+    missing: Callable[[], Awaitable[str]]
+
+
+KINDS: tuple[Kind, ...] = (Kind("iptables", iptables.open, iptables.remove, iptables.missing),)
+NAMES: tuple[str, ...] = (*(kind.name for kind in KINDS), AUTO)
+
+
+async def choose(name: str) -> Kind:
+    """The kind of that name, or the best that works here. Raises RulesUnavailable."""
+    if name != AUTO:
+        return next(kind for kind in KINDS if kind.name == name)
+    reasons: list[str] = []
+    for kind in KINDS:
+        if not (reason := await kind.missing()):
+            log.info("the proxy takes mode %s", kind.name, extra={"passed over": reasons})
+            return kind
+        reasons.append(f"{kind.name}: {reason}")
+    raise RulesUnavailable(f"no proxy mode works on this kernel: {'; '.join(reasons)}")
+
+
+async def remove_others(chosen: str) -> dict[str, str]:
+    """Take what other modes than the chosen one ("" for none) have left out of the kernel; what failed, by name."""
+    failed = {}
+    for kind in KINDS:
+        if kind.name != chosen:
+            try:
+                await kind.remove()
+            except (RulesRefused, RulesUnavailable, OSError) as error:
+                failed[f"mode {kind.name}"] = f"what it has left cannot be removed: {error}"
+    return failed
