@@ -17,6 +17,7 @@ from podplane.v1 import service_pb2
 
 HEADLESS = "None"
 NODE_PORT_TYPES = ("NodePort", "LoadBalancer")
+HEALTH_CHECK_PROTOCOL = "TCP"
 _TRIES = 32
 """Random picks before the range is searched in order."""
 
@@ -50,6 +51,18 @@ class Taken:
     ports: Container[PortKey]
 
 
+def needs_node_ports(spec: service_pb2.ServiceSpec) -> bool:
+    """Whether every port of such a service has a node port."""
+    if spec.type != "LoadBalancer":
+        return spec.type == "NodePort"
+    return not spec.HasField("allocateLoadBalancerNodePorts") or spec.allocateLoadBalancerNodePorts
+
+
+def needs_health_check(spec: service_pb2.ServiceSpec) -> bool:
+    """Whether load balancers ask each node if it has endpoints of such a service."""
+    return spec.type == "LoadBalancer" and spec.externalTrafficPolicy == "Local"
+
+
 class Ledger:
     """Who holds which address and node port. Kept up to date by put and drop, or built anew from all services."""
 
@@ -66,6 +79,8 @@ class Ledger:
         self.drop(*owner)
         addresses = [one for one in (*service.spec.clusterIPs, service.spec.clusterIP) if one not in ("", HEADLESS)]
         ports = [(port.nodePort, port.protocol or "TCP") for port in service.spec.ports if port.nodePort]
+        if service.spec.healthCheckNodePort:
+            ports.append((service.spec.healthCheckNodePort, HEALTH_CHECK_PROTOCOL))
         self._held[owner] = addresses, ports
         self._addresses.update(dict.fromkeys(addresses, owner))
         self._ports.update(dict.fromkeys(ports, owner))

@@ -44,13 +44,19 @@ def addresses(obj: service_pb2.Service, old: service_pb2.Service | None, context
     if old is not None:
         _keep(spec, old.spec)
     wants_address = not spec.clusterIP and not spec.clusterIPs
-    wants_ports = spec.type in allocate.NODE_PORT_TYPES and any(not port.nodePort for port in spec.ports)
-    if wants_address or wants_ports:
+    wants_ports = allocate.needs_node_ports(spec) and any(not port.nodePort for port in spec.ports)
+    wants_check = allocate.needs_health_check(spec) and not spec.healthCheckNodePort
+    if wants_address or wants_ports or wants_check:
         taken = context.taken(obj.metadata.namespace, obj.metadata.name)
         if wants_address:
             spec.clusterIP = allocate.cluster_address(context.settings.service_cidr, taken.addresses, context.rng) or ""
         if wants_ports:
             _allocate_ports(spec, taken.ports, context)
+        if wants_check:
+            own = {(port.nodePort, port.protocol) for port in spec.ports}
+            protocol = allocate.HEALTH_CHECK_PROTOCOL
+            number = allocate.node_port(context.settings.node_ports, protocol, own, taken.ports, context.rng)
+            spec.healthCheckNodePort = number or 0
     if spec.clusterIP and not spec.clusterIPs:
         spec.clusterIPs.append(spec.clusterIP)
     elif spec.clusterIPs and not spec.clusterIP:
@@ -70,25 +76,33 @@ def _traffic(spec: service_pb2.ServiceSpec) -> None:
 
 def _drop_what_the_type_had(spec: service_pb2.ServiceSpec, old: service_pb2.ServiceSpec) -> None:
     """What only the old type could have goes with it, unless the writer changed it as well."""
+    lost_ports = allocate.needs_node_ports(old) and not allocate.needs_node_ports(spec)
+    if lost_ports and {port.nodePort for port in spec.ports} <= {port.nodePort for port in old.ports} | {0}:
+        for port in spec.ports:
+            port.ClearField("nodePort")
+    gone: list[str] = []
     if old.type in allocate.NODE_PORT_TYPES and spec.type not in allocate.NODE_PORT_TYPES:
-        if {port.nodePort for port in spec.ports} <= {port.nodePort for port in old.ports} | {0}:
-            for port in spec.ports:
-                port.ClearField("nodePort")
-        if spec.externalTrafficPolicy == old.externalTrafficPolicy:
-            spec.ClearField("externalTrafficPolicy")
+        gone.append("externalTrafficPolicy")
+    if allocate.needs_health_check(old) and not allocate.needs_health_check(spec):
+        gone.append("healthCheckNodePort")
+    if old.type == "LoadBalancer" and spec.type != "LoadBalancer":
+        gone.append("allocateLoadBalancerNodePorts")
     if spec.type == "ExternalName" and old.type != "ExternalName":
-        for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
-            if getattr(spec, name) == getattr(old, name):
-                spec.ClearField(name)
-    if old.type == "ExternalName" and spec.type != "ExternalName" and spec.externalName == old.externalName:
-        spec.ClearField("externalName")
+        gone += ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy")
+    if old.type == "ExternalName" and spec.type != "ExternalName":
+        gone.append("externalName")
+    for name in gone:
+        if getattr(spec, name) == getattr(old, name):
+            spec.ClearField(name)  # type: ignore[arg-type]
 
 
 def _keep(spec: service_pb2.ServiceSpec, old: service_pb2.ServiceSpec) -> None:
     if not spec.clusterIP and not spec.clusterIPs and old.clusterIP:
         spec.clusterIP = old.clusterIP
         spec.clusterIPs.extend(old.clusterIPs)
-    if spec.type in allocate.NODE_PORT_TYPES and old.type in allocate.NODE_PORT_TYPES:
+    if allocate.needs_health_check(spec) and allocate.needs_health_check(old):
+        spec.healthCheckNodePort = spec.healthCheckNodePort or old.healthCheckNodePort
+    if allocate.needs_node_ports(spec) and allocate.needs_node_ports(old):
         known = {(port.protocol, port.port): port.nodePort for port in old.ports}
         used = {port.nodePort for port in spec.ports}
         for port in spec.ports:

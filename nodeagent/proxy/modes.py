@@ -7,8 +7,9 @@ says that nothing is missing. Fails with RulesUnavailable where no mode works on
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from nodeagent.proxy.iptables import iptables
 from nodeagent.proxy.mode import Mode, RulesRefused, RulesUnavailable
@@ -27,9 +28,9 @@ class Kind:
     """
 
     name: str
-    open: Callable[[], Awaitable[Mode]]
-    remove: Callable[[], Awaitable[None]]
-    missing: Callable[[], Awaitable[str]]
+    open: Callable[[], Coroutine[Any, Any, Mode]]
+    remove: Callable[[], Coroutine[Any, Any, None]]
+    missing: Callable[[], Coroutine[Any, Any, str]]
 
 
 KINDS: tuple[Kind, ...] = (Kind("iptables", iptables.open, iptables.remove, iptables.missing),)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from nodeagent.proxy import conntrack, modes
 from nodeagent.proxy.desired import Asked, Desires
+from nodeagent.proxy.health import HealthChecks
 from nodeagent.proxy.mode import Mode, Ranges, RulesRefused, RulesUnavailable, Wanted
 from nodeagent.proxy.runner import Pace, Runner
 from nodeagent.proxy.services import HostPort, ServicePort
@@ -55,6 +56,8 @@ class ProxySync:
         self._standing_host_ports: tuple[HostPort, ...] = ()
         self._stale: set[conntrack.Stale] = set()
         self._callbacks: list[Programmed] = []
+        self._works = True
+        self._checks = HealthChecks(lambda: self._works)
         self._revision = 0
         self.looks = 0
         """Times that the rules were looked at for changes by others, since the start."""
@@ -106,6 +109,7 @@ class ProxySync:
         try:
             await self._runner.run()
         finally:
+            await self._checks.close()
             if self._mode is not None:
                 await self._mode.close()
                 self._mode = None
@@ -130,7 +134,9 @@ class ProxySync:
             return True
         try:
             refused = await self._program(asked, ranges) if changed else await self._look()
+            self._works = True
         except (RulesRefused, RulesUnavailable, OSError) as error:
+            self._works = False
             log.warning("cannot program the services: %s", error)
             self._report(str(error))
             return False
@@ -154,7 +160,7 @@ class ProxySync:
             left = await modes.remove_others(self._mode.name)
             self._is_alone = not left
             refused |= left
-        refused |= self._open_localhost() | await self._forget()
+        refused |= self._open_localhost() | await self._forget() | await self._checks.set(desired.checks)
         self._revision = asked.revision
         errors = desired.errors | refused
         for key, message in errors.items():

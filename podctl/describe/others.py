@@ -80,6 +80,8 @@ def describe_service(writer: Writer, obj: Any, slices: Sequence[Any]) -> None:
         writer.field(0, "IP Families", ",".join(spec.ipFamilies))
     writer.field(0, "IP", spec.clusterIP or NONE)
     writer.field(0, "IPs", ",".join(spec.clusterIPs) or spec.clusterIP or NONE)
+    if addresses := [one.ip or one.hostname for one in obj.status.loadBalancer.ingress]:
+        writer.field(0, "LoadBalancer Ingress", ", ".join(addresses))
     if spec.externalName:
         writer.field(0, "External Name", spec.externalName)
     for port in spec.ports:
@@ -88,6 +90,8 @@ def describe_service(writer: Writer, obj: Any, slices: Sequence[Any]) -> None:
     for title, policy in (("External", spec.externalTrafficPolicy), ("Internal", spec.internalTrafficPolicy)):
         if policy:
             writer.field(0, f"{title} Traffic Policy", policy)
+    if spec.healthCheckNodePort:
+        writer.field(0, "HealthCheck NodePort", str(spec.healthCheckNodePort))
 
 
 def _service_port(writer: Writer, port: Any, slices: Sequence[Any]) -> None:

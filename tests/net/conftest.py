@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.net.kernel import World, command
+from nodeagent.proxy.modes import KINDS
+from tests.net.kernel import World, command, inside
 
 
 @pytest.fixture
@@ -17,6 +19,20 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(params=["iptables-nft", "iptables-legacy", *(kind.name for kind in KINDS if kind.name != "iptables")])
+def moded(request: pytest.FixtureRequest, world: World) -> World:
+    """A node in each proxy mode, whose owner has rules of his own, which must stay byte for byte."""
+    mode, _, flavour = request.param.partition("-")
+    [kind] = [kind for kind in KINDS if kind.name == mode]
+    if reason := inside(world.node, lambda: asyncio.run(kind.missing())):
+        pytest.skip(f"mode {mode} does not work here: {reason}")
+    world.mode = mode
+    iptables = f"iptables-{flavour or 'nft'}"
+    command(world.node, f"{iptables} -t nat -A POSTROUTING -s 203.0.113.0/24 -j RETURN")
+    command(world.node, f"{iptables} -A FORWARD -s 203.0.113.9 -j DROP")
+    return world
 
 
 @pytest.fixture(params=["nft", "legacy"])

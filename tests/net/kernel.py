@@ -107,14 +107,14 @@ class Server:
         assert not self._thread.is_alive()
 
 
-def ask(pin: Path, address: str, port: int, timeout: float = 2.0) -> tuple[str, str]:
+def ask(pin: Path, address: str, port: int, timeout: float = 2.0, source: str = "") -> tuple[str, str]:
     """Connect from inside a namespace; returns (who answers, the source that it saw). Raises what connect does."""
 
     def connect() -> tuple[str, str]:
-        with socket.create_connection((address, port), timeout) as connection:
+        with socket.create_connection((address, port), timeout, (source, 0) if source else None) as connection:
             connection.settimeout(timeout)
-            name, source = connection.recv(100).decode().split()
-            return name, source
+            name, seen = connection.recv(100).decode().split()
+            return name, seen
 
     return inside(pin, connect)
 
@@ -150,6 +150,8 @@ class World:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.mode = "iptables"
+        """The proxy mode of the node."""
         self._pins: list[Path] = []
         self._open: list[Server | Flow] = []
         self.node = self.namespace("node")
@@ -159,6 +161,8 @@ class World:
             command(pin, f"ip address add {address}/24 dev up0")
             command(pin, "ip link set up0 up")
         command(self.node, f"ip route add default via {CLIENT}")
+        # Sent to a client beside the node, redirects use up what the kernel allows of refusals.
+        command(self.node, "sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.up0.send_redirects=0")
 
     def namespace(self, name: str) -> Path:
         """Make a network namespace with lo up."""

@@ -15,12 +15,14 @@ from nodeagent.sandbox.network import Network
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
 from podplane.v1 import endpointslice_pb2, service_pb2
-from tests.net.kernel import NODE, World, ask, command, inside, traces
+from tests.net.kernel import CLIENT, NODE, World, ask, command, inside, traces
 from tests.nodeagent.proxy.objects import service, slice_of
 
 PODS, CLUSTER = "10.77.1.0/24", "10.77.0.0/16"
 RANGES = Ranges(PODS, CLUSTER)
 A, B = "10.77.1.2", "10.77.1.3"
+REMOTE_PODS, R = "10.77.2.0/24", "10.77.2.9"
+"""The client's machine plays another node as well, with one pod."""
 WEB, EMPTY = "10.96.0.10", "10.96.0.11"
 PACE = Pace(look=0.1)
 
@@ -44,8 +46,12 @@ class Node:
                 await asyncio.sleep(0.005)
         return self.said[-1][1]
 
-    async def ask(self, pin: Path, address: str, port: int) -> tuple[str, str]:
-        return await asyncio.to_thread(ask, pin, address, port)
+    async def ask(self, pin: Path, address: str, port: int, source: str = "", timeout: float = 2.0) -> tuple[str, str]:
+        return await asyncio.to_thread(ask, pin, address, port, timeout, source)
+
+    async def answers(self, pin: Path, address: str, port: int, source: str = "", times: int = 12) -> set[str]:
+        """Who answers, over some connections."""
+        return {(await self.ask(pin, address, port, source))[0] for _ in range(times)}
 
 
 @contextlib.asynccontextmanager
@@ -73,9 +79,9 @@ def on_node(
 
     async def run() -> None:
         network = await Network.open(world.directory)
-        await network.configure(PODS, {}, CLUSTER)
+        await network.configure(PODS, {REMOTE_PODS: CLIENT}, CLUSTER)
         sandboxes = Sandboxes(world.directory, network)
-        proxy = ProxySync("iptables", world.directory, pace)
+        proxy = ProxySync(world.mode, world.directory, pace)
         try:
             pods = {}
             for name, address in (("a", A), ("b", B)):
@@ -85,6 +91,9 @@ def on_node(
                 for port in (8080, 8081):
                     world.serve(made.net, name, address, port)
                 world.serve(made.net, name, address, 5353, udp=True)
+            for port in (8080, 8081):
+                world.serve(world.client, "r", R, port)
+            world.serve(world.client, "r", R, 5353, udp=True)
             await scenario(Node(world, proxy, pods))
         finally:
             world.close_sockets()
@@ -94,11 +103,17 @@ def on_node(
             network.close()
 
     before, rules = traces(world.node, world.directory), saved(world.node)
-    command(world.client, f"ip route replace 10.96.0.0/16 via {NODE}")
+    for line in (
+        f"route replace 10.96.0.0/16 via {NODE}",
+        f"route replace {PODS} via {NODE}",
+        f"address add {R}/32 dev lo",
+    ):
+        command(world.client, f"ip {line}")
     inside(world.node, lambda: asyncio.run(run()))
     assert traces(world.node, world.directory) == before
     assert not spared or foreign(saved(world.node)) == foreign(rules)
     assert "PODPLANE" not in saved(world.node)
+    assert "podplane" not in command(world.node, "nft list ruleset")
 
 
 def saved(pin: Path) -> str:

@@ -173,7 +173,7 @@ def test_a_restarted_agent_adopts_the_rules_and_no_packet_falls(flavoured: World
             return count
 
         asking = asyncio.create_task(keep_asking())
-        successor = Node(node.world, ProxySync("iptables", node.world.directory, PACE), node.pods)
+        successor = Node(node.world, ProxySync(node.world.mode, node.world.directory, PACE), node.pods)
         async with proxied(successor):
             await successor.program(*wanted)
             assert successor.proxy.written == 0
@@ -204,7 +204,7 @@ def test_rules_of_the_flavour_that_is_not_in_use_any_more_go(world: World) -> No
             await node.program([web()[0]], [web(B)[1]])
         assert "PODPLANE" in command(world.node, "iptables-nft-save")
         command(world.node, "iptables-legacy -A FORWARD -s 203.0.113.9 -j DROP")
-        successor = Node(node.world, ProxySync("iptables", node.world.directory, PACE), node.pods)
+        successor = Node(node.world, ProxySync(node.world.mode, node.world.directory, PACE), node.pods)
         async with proxied(successor):
             await successor.program([web()[0]], [web(B)[1]])
             assert "PODPLANE" not in command(world.node, "iptables-nft-save")

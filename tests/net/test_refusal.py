@@ -83,7 +83,7 @@ def test_a_restarted_agent_keeps_the_rules_of_a_service_that_it_cannot_program(w
         async with proxied(node):
             await node.program([web()[0], empty()], [web(B)[1]])
         whole = sorted(own(saved(node.world.node)))
-        successor = Node(node.world, ProxySync("iptables", node.world.directory, PACE), node.pods)
+        successor = Node(node.world, ProxySync(node.world.mode, node.world.directory, PACE), node.pods)
         broken = web()[0]
         broken.spec.clusterIP = "fd00::1"
         async with proxied(successor):

@@ -16,6 +16,7 @@ from podplane.v1 import service_pb2
 
 TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _MAX_AFFINITY = 86400
+_TAKEN = "provided port is already allocated"
 
 
 def service(obj: service_pb2.Service, old: service_pb2.Service | None, context: AdmissionContext) -> list[FieldError]:
@@ -25,14 +26,8 @@ def service(obj: service_pb2.Service, old: service_pb2.Service | None, context: 
     label_map(spec.selector, "spec.selector", found)
     _ports(spec, found)
     _affinity(spec, found)
-    for name in ("internalTrafficPolicy", "externalTrafficPolicy"):
-        found.one_of(f"spec.{name}", getattr(spec, name), ("Cluster", "Local"), required=False)
-    if spec.externalTrafficPolicy and spec.type not in allocate.NODE_PORT_TYPES:
-        found.invalid(
-            "spec.externalTrafficPolicy",
-            spec.externalTrafficPolicy,
-            "may only be set for externally-accessible services",
-        )
+    _traffic(spec, found)
+    _load_balancer(spec, old, found)
     if spec.externalIPs:
         found.forbidden("spec.externalIPs", "externalIPs are refused: any user could take over any address with them")
     if spec.type == "ExternalName":
@@ -78,6 +73,29 @@ def _affinity(spec: service_pb2.ServiceSpec, found: Problems) -> None:
         found.forbidden(path, "must not be set when session affinity is None")
 
 
+def _traffic(spec: service_pb2.ServiceSpec, found: Problems) -> None:
+    for name in ("internalTrafficPolicy", "externalTrafficPolicy"):
+        found.one_of(f"spec.{name}", getattr(spec, name), ("Cluster", "Local"), required=False)
+    if spec.externalTrafficPolicy and spec.type not in allocate.NODE_PORT_TYPES:
+        found.invalid(
+            "spec.externalTrafficPolicy",
+            spec.externalTrafficPolicy,
+            "may only be set for externally-accessible services",
+        )
+
+
+def _load_balancer(spec: service_pb2.ServiceSpec, old: service_pb2.Service | None, found: Problems) -> None:
+    path, number = "spec.healthCheckNodePort", spec.healthCheckNodePort
+    if not allocate.needs_health_check(spec):
+        if number:
+            words = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
+            found.invalid(path, number, words)
+    elif old is not None and allocate.needs_health_check(old.spec):
+        found.immutable(path, number, old.spec.healthCheckNodePort)
+    if spec.HasField("allocateLoadBalancerNodePorts") and spec.type != "LoadBalancer":
+        found.forbidden("spec.allocateLoadBalancerNodePorts", "may only be used when `type` is 'LoadBalancer'")
+
+
 def _external_name(spec: service_pb2.ServiceSpec, found: Problems) -> None:
     found.syntax("spec.externalName", spec.externalName.removesuffix("."), names.dns_subdomain)
     for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
@@ -110,13 +128,17 @@ def _allocated(
     new_address = spec.clusterIP not in (*held, allocate.HEADLESS)
     has_ports = spec.type in allocate.NODE_PORT_TYPES
     new_ports = has_ports and any((port.nodePort, port.protocol) not in held_ports for port in spec.ports)
-    if not new_address and not new_ports:
+    had_check = old.spec.healthCheckNodePort if old is not None else 0
+    new_check = allocate.needs_health_check(spec) and (not had_check or spec.healthCheckNodePort != had_check)
+    if not new_address and not new_ports and not new_check:
         return
     taken = context.taken(obj.metadata.namespace, obj.metadata.name)
     if new_address:
         _address(spec.clusterIP, taken, context, found)
     if new_ports:
         _node_ports(spec, held_ports, taken, context.settings.node_ports, found)
+    if new_check:
+        _health_check(spec, taken, context.settings.node_ports, found)
 
 
 def _address(value: str, taken: allocate.Taken, context: AdmissionContext, found: Problems) -> None:
@@ -151,15 +173,28 @@ def _node_ports(
     for index, port in enumerate(spec.ports):
         at, key = f"spec.ports[{index}].nodePort", (port.nodePort, port.protocol)
         if not port.nodePort:
-            found.add(at, f"Internal error: failed to allocate a nodePort: range {ports[0]}-{ports[-1]} is full")
-        elif key in seen:
+            if allocate.needs_node_ports(spec):
+                found.add(at, f"Internal error: failed to allocate a nodePort: range {ports[0]}-{ports[-1]} is full")
+            continue
+        if key in seen:
             found.duplicate(at, port.nodePort)
         elif key not in held and port.nodePort not in ports:
-            found.invalid(
-                at,
-                port.nodePort,
-                f"provided port is not in the valid range. The range of valid ports is {ports[0]}-{ports[-1]}",
-            )
+            found.invalid(at, port.nodePort, _out_of_range(ports))
         elif key in taken.ports:
-            found.invalid(at, port.nodePort, "provided port is already allocated")
+            found.invalid(at, port.nodePort, _TAKEN)
         seen.add(key)
+
+
+def _health_check(spec: service_pb2.ServiceSpec, taken: allocate.Taken, ports: range, found: Problems) -> None:
+    at, number = "spec.healthCheckNodePort", spec.healthCheckNodePort
+    key = number, allocate.HEALTH_CHECK_PROTOCOL
+    if not number:
+        found.add(at, f"Internal error: failed to allocate a port: range {ports[0]}-{ports[-1]} is full")
+    elif number not in ports:
+        found.invalid(at, number, _out_of_range(ports))
+    elif key in taken.ports or key in {(port.nodePort, port.protocol) for port in spec.ports}:
+        found.invalid(at, number, _TAKEN)
+
+
+def _out_of_range(ports: range) -> str:
+    return f"provided port is not in the valid range. The range of valid ports is {ports[0]}-{ports[-1]}"

@@ -111,10 +111,6 @@ UNSUPPORTED: Mapping[str, Refused] = {
     "VolumeProjection.serviceAccountToken": ANY,
     "VolumeProjection.clusterTrustBundle": ANY,
     # Services
-    "ServiceSpec.type": _not("LoadBalancer", "ExternalName"),
-    "ServiceSpec.sessionAffinity": _not("ClientIP"),
-    "ServiceSpec.externalTrafficPolicy": _not("Local"),
-    "ServiceSpec.internalTrafficPolicy": _not("Local"),
     "ServiceSpec.trafficDistribution": ANY,
     "ServiceSpec.loadBalancerIP": ANY,
     "ServiceSpec.loadBalancerClass": ANY,

@@ -175,6 +175,51 @@ def test_a_service_keeps_its_address_and_ports_and_loses_them_with_its_type() ->
     assert not plain.spec.HasField("externalTrafficPolicy")
 
 
+def test_a_local_load_balancer_gets_a_health_check_port_and_loses_it_with_its_policy() -> None:
+    kind = KINDS["Service"].message
+    admission = Admission()
+    tree: Tree = {
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [{"port": 80}]},
+    }
+    old: Any = from_tree(tree, kind)
+    admission.mutate(old, None, context())
+    assert 30000 <= old.spec.healthCheckNodePort <= 32767
+    assert 30000 <= old.spec.ports[0].nodePort <= 32767
+    assert old.spec.healthCheckNodePort != old.spec.ports[0].nodePort
+    assert old.spec.allocateLoadBalancerNodePorts
+    assert admission.validate(old, None, context()) == []
+    again: Any = from_tree(tree, kind)
+    admission.mutate(again, old, context("update"))
+    assert again.spec.healthCheckNodePort == old.spec.healthCheckNodePort
+    changed: Any = kind()
+    changed.CopyFrom(again)
+    changed.spec.healthCheckNodePort = 32001
+    assert [str(one) for one in admission.validate(changed, old, context("update"))] == [
+        "spec.healthCheckNodePort: Invalid value: 32001: field is immutable"
+    ]
+    for name, value in (("externalTrafficPolicy", "Cluster"), ("type", "NodePort"), ("type", "ClusterIP")):
+        other: Any = kind()
+        other.CopyFrom(again)
+        setattr(other.spec, name, value)
+        if value == "ClusterIP":
+            other.spec.ClearField("externalTrafficPolicy")
+        admission.mutate(other, old, context("update"))
+        assert not other.spec.healthCheckNodePort
+        assert other.spec.allocateLoadBalancerNodePorts == (name != "type")
+        assert bool(other.spec.ports[0].nodePort) == (value != "ClusterIP")
+        assert admission.validate(other, old, context("update")) == []
+
+
+def test_a_load_balancer_may_do_without_node_ports() -> None:
+    spec = defaulted(
+        "Service",
+        {"spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": False, "ports": [{"port": 80}]}},
+    )["spec"]
+    assert spec["ports"] == [{"port": 80, "protocol": "TCP", "targetPort": 80}]
+    assert spec["externalTrafficPolicy"] == "Cluster"
+
+
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_defaulting_twice_is_a_no_op_whatever_is_written(name: str) -> None:
     kind = KINDS[name].message

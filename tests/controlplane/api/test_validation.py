@@ -102,6 +102,32 @@ OTHERS: list[tuple[str, Change, str]] = [
     ),
     ("Service", merge(spec={"clusterIP": "None"}), "may not be set to 'None' for NodePort services"),
     ("Service", merge(spec={"type": "ExternalName"}), "spec.externalName: Required value"),
+    (
+        "Service",
+        merge(spec={"healthCheckNodePort": 32000}),
+        "spec.healthCheckNodePort: Invalid value: 32000: may only be set when `type` is 'LoadBalancer' and",
+    ),
+    (
+        "Service",
+        merge(spec={"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 80}),
+        "spec.healthCheckNodePort: Invalid value: 80: provided port is not in the valid range",
+    ),
+    (
+        "Service",
+        merge(spec={"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30080}),
+        "spec.healthCheckNodePort: Invalid value: 30080: provided port is already allocated",
+    ),
+    (
+        "Service",
+        merge(spec={"allocateLoadBalancerNodePorts": False}),
+        "spec.allocateLoadBalancerNodePorts: Forbidden: may only be used when `type` is 'LoadBalancer'",
+    ),
+    (
+        "Service",
+        merge(spec={"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86401}}}),
+        "spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 86401",
+    ),
+    ("Service", merge(spec={"internalTrafficPolicy": "Near"}), 'spec.internalTrafficPolicy: Unsupported value: "Near"'),
     ("ConfigMap", merge(data={"a/b": "1"}), 'data[a/b]: Invalid value: "a/b": a valid config key'),
     ("ConfigMap", merge(binaryData={"a.b": ""}), "duplicate of key present in binaryData"),
     ("ConfigMap", merge(data={"a": "x" * (1024 * 1024 + 1)}), "data: Too long: may not be more than 1048576 bytes"),

@@ -73,7 +73,7 @@ NOT_YET: list[tuple[str, Change, str]] = [
         template(ephemeralContainers=[{"name": "e"}]),
         "spec.template.spec.ephemeralContainers: Forbidden: not supported",
     ),
-    ("Service", merge(spec={"type": "LoadBalancer"}), 'spec.type: Forbidden: "LoadBalancer" is not supported'),
+    ("Service", merge(spec={"loadBalancerClass": "x/y"}), "spec.loadBalancerClass: Forbidden"),
     ("Service", merge(spec={"ipFamilies": ["IPv6"]}), 'spec.ipFamilies: Forbidden: "IPv6" is not supported'),
 ]
 

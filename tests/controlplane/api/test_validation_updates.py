@@ -27,6 +27,11 @@ UPDATES: list[tuple[str, Change, str]] = [
         merge(spec={"clusterIP": "10.96.0.77", "clusterIPs": ["10.96.0.77"]}),
         'spec.clusterIP: Invalid value: "10.96.0.77": field is immutable',
     ),
+    (
+        "Service",
+        merge(spec={"type": "ClusterIP", "clusterIP": "10.96.0.77", "externalTrafficPolicy": "Local"}),
+        'spec.externalTrafficPolicy: Invalid value: "Local": may only be set for externally-accessible services',
+    ),
     ("Secret", merge(type="other"), 'type: Invalid value: "other": field is immutable'),
     ("Node", merge(spec={"podCIDRs": ["10.0.0.0/24"], "podCIDR": "10.0.0.0/24"}), "spec.podCIDRs: Forbidden"),
     ("ConfigMap", merge(metadata={"name": "other"}), 'metadata.name: Invalid value: "other": field is immutable'),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from nodeagent.proxy.services import Endpoint, Unprogrammable, ports_of, slices_by_service
-from podplane.v1 import service_pb2
+from nodeagent.proxy.services import Endpoint, ServicePort, Unprogrammable, ports_of, slices_by_service
+from podplane.v1 import endpointslice_pb2, service_pb2
 from tests.nodeagent.proxy.objects import Port, service, slice_of
 
 PORTS: list[Port] = [("http", "TCP", 80, 30080, 8080), ("dns", "UDP", 53, 0, 5353)]
@@ -100,3 +100,50 @@ def test_what_no_rule_can_be_made_of_is_refused(path: str, value: object) -> Non
     _set(path, value)(made)
     with pytest.raises(Unprogrammable):
         ports_of(made, [], "node-1")
+
+
+def _local(made: service_pb2.Service, slices: Sequence[endpointslice_pb2.EndpointSlice], node: str) -> ServicePort:
+    made.spec.externalTrafficPolicy = "Local"
+    return ports_of(made, slices, node)[0]
+
+
+def test_policies_of_local_look_at_this_nodes_endpoints() -> None:
+    here, there = slice_of("web", PORTS, ["10.0.0.2"], ["10.0.0.3"]), slice_of("web", PORTS, ["10.0.1.2"])
+    for endpoint in there.endpoints:
+        endpoint.nodeName = "node-2"
+    port = _local(service("web", "10.96.0.1", PORTS), [here, there], "node-1")
+    assert [item.address for item in port.internal] == ["10.0.0.2", "10.0.1.2"]
+    assert port.external == port.local_endpoints == (Endpoint("10.0.0.2", 8080, True),)
+    assert port.reachable == port.internal
+    port = _local(service("web", "10.96.0.1", PORTS), [here, there], "node-3")
+    assert (port.external, len(port.endpoints)) == ((), 2)
+    made = service("web", "10.96.0.1", PORTS)
+    made.spec.type, made.spec.internalTrafficPolicy = "ClusterIP", "Local"
+    port = ports_of(made, [here, there], "node-2")[0]
+    assert port.internal == port.reachable == (Endpoint("10.0.1.2", 8080, True),)
+    assert len(port.endpoints) == 2
+
+
+def test_this_nodes_leaving_endpoints_serve_its_clients_though_others_are_ready_elsewhere() -> None:
+    here, there = slice_of("web", PORTS, [], ["10.0.0.3"]), slice_of("web", PORTS, ["10.0.1.2"])
+    there.endpoints[0].nodeName = "node-2"
+    port = _local(service("web", "10.96.0.1", PORTS), [here, there], "node-1")
+    assert [item.address for item in port.external] == ["10.0.0.3"]
+    assert [item.address for item in port.internal] == ["10.0.1.2"]
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [("", 0), ("None", 0), ("ClientIP", 60)])
+def test_affinity_is_by_seconds(asked: str, seconds: int) -> None:
+    made = service("web", "10.96.0.1", PORTS)
+    made.spec.sessionAffinity = asked
+    made.spec.sessionAffinityConfig.clientIP.timeoutSeconds = 60
+    assert [port.affinity for port in ports_of(made, [], "node-1")] == [seconds, seconds]
+
+
+def test_a_load_balancers_addresses_are_those_that_it_does_not_translate() -> None:
+    made = service("web", "10.96.0.1", PORTS)
+    for ip, mode in (("198.51.100.7", ""), ("198.51.100.8", "VIP"), ("198.51.100.9", "Proxy")):
+        made.status.loadBalancer.ingress.add(ip=ip, ipMode=mode)
+    assert ports_of(made, [], "node-1")[0].load_balancer_ips == ()
+    made.spec.type = "LoadBalancer"
+    assert ports_of(made, [], "node-1")[0].load_balancer_ips == ("198.51.100.7", "198.51.100.8")

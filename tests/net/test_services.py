@@ -1,0 +1,333 @@
+"""What services do, the same in every proxy mode: real connections through the real kernel.
+
+A node with the pods a and b; beside it a machine that is a client from outside, and another node with the pod r.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from nodeagent.proxy.services import Endpoint, HostPort
+from podplane.v1 import endpointslice_pb2, service_pb2
+from tests.net.kernel import CLIENT, NODE, World, command, inside
+from tests.net.proxied import WEB, A, B, Node, R, empty, on_node, proxied, web
+from tests.nodeagent.proxy.objects import Port, service, slice_of
+
+BRIDGE = "10.77.1.1"
+PORTS: list[Port] = [("web", "TCP", 80, 30080, 8080), ("dns", "UDP", 80, 30080, 5353)]
+Change = Callable[[service_pb2.ServiceSpec], None]
+
+
+def placed(
+    *ready: str, leaving: tuple[str, ...] = (), unready: tuple[str, ...] = ()
+) -> endpointslice_pb2.EndpointSlice:
+    """The slice of WEB; r is on the other node."""
+    made = slice_of("web", PORTS, ready, leaving, unready)
+    for endpoint in made.endpoints:
+        endpoint.nodeName = "node-2" if endpoint.addresses[0] == R else "node-1"
+    return made
+
+
+def wanted(change: Change | None = None) -> service_pb2.Service:
+    made = service("web", WEB, PORTS)
+    if change is not None:
+        change(made.spec)
+    return made
+
+
+async def is_silent(node: Node, where: str, address: str, port: int) -> bool:
+    """Whether nothing comes back: neither an answer nor a refusal."""
+    pin = {"client": node.world.client, "node": node.world.node, **node.pods}[where]
+    try:
+        await node.ask(pin, address, port, timeout=0.3)
+    except TimeoutError:
+        return True
+    return False
+
+
+async def udp(node: Node, where: str, address: str, port: int) -> str:
+    pin = {"client": node.world.client, "node": node.world.node, **node.pods}[where]
+    return await asyncio.to_thread(node.world.flow(pin, address, port).ask)
+
+
+def scenario_of(body: Callable[[Node], Awaitable[None]]) -> Callable[[Node], Awaitable[None]]:
+    async def scenario(node: Node) -> None:
+        async with proxied(node):
+            await body(node)
+
+    return scenario
+
+
+def test_tcp_and_udp_share_a_number(moded: World) -> None:
+    async def body(node: Node) -> None:
+        assert await node.program([wanted()], [placed(B)]) == ""
+        for where in ("client", "node", "a", "b"):
+            for address, port in ((WEB, 80), (NODE, 30080)):
+                pin = {"client": node.world.client, "node": node.world.node, **node.pods}[where]
+                assert (await node.ask(pin, address, port))[0] == "b"
+                assert await udp(node, where, address, port) == "b"
+
+    on_node(moded, scenario_of(body))
+
+
+def test_endpoints_of_other_nodes_answer_as_well(moded: World) -> None:
+    async def body(node: Node) -> None:
+        await node.program([wanted()], [placed(B, R)])
+        for pin, address, port in (
+            (node.pods["a"], WEB, 80),
+            (node.world.node, WEB, 80),
+            (node.world.node, "127.0.0.1", 30080),
+            (node.world.client, NODE, 30080),
+        ):
+            assert await node.answers(pin, address, port, times=24) == {"b", "r"}
+        # A pod of the other node keeps its address at a cluster address, on whichever node it is translated.
+        assert (await node.ask(node.world.client, WEB, 80, source=R))[0] in ("b", "r")
+        await node.program([wanted()], [placed(B)])
+        assert await node.ask(node.world.client, WEB, 80, source=R) == ("b", R)
+
+    on_node(moded, scenario_of(body))
+
+
+def test_no_service_has_rules_that_has_no_address(moded: World) -> None:
+    async def body(node: Node) -> None:
+        headless = service("headless", "None", [("", "TCP", 80, 0, 8080)])
+        named = service("named", "", [])
+        named.spec.type, named.spec.externalName = "ExternalName", "example.com"
+        await node.program([], [])
+        before = node.proxy.written
+        assert await node.program([headless, named], [slice_of("headless", [("", "TCP", 80, 0, 8080)], [A])]) == ""
+        assert node.proxy.written == before
+
+    on_node(moded, scenario_of(body))
+
+
+def sticky(seconds: int) -> Change:
+    def change(spec: service_pb2.ServiceSpec) -> None:
+        spec.sessionAffinity = "ClientIP"
+        spec.sessionAffinityConfig.clientIP.timeoutSeconds = seconds
+
+    return change
+
+
+def test_a_client_stays_with_its_endpoint(moded: World) -> None:
+    async def body(node: Node) -> None:
+        await node.program([wanted(sticky(100))], [placed(A, B, R)])
+        for pin, source in ((node.world.client, ""), (node.world.client, R), (node.pods["a"], "")):
+            at_cluster_ip = await node.answers(pin, WEB, 80, source)
+            assert len(at_cluster_ip) == 1
+            if pin == node.world.client and not source:
+                assert await node.answers(pin, NODE, 30080) == at_cluster_ip
+        [there] = await node.answers(node.world.client, NODE, 30080)
+        others = [address for name, address in (("a", A), ("b", B), ("r", R)) if name != there]
+        await node.program([wanted(sticky(100))], [placed(*others)])
+        [now] = await node.answers(node.world.client, NODE, 30080)
+        assert now != there
+        # Others' coming and going moves nobody.
+        await node.program([wanted(sticky(100))], [placed(A, B, R)])
+        assert await node.answers(node.world.client, NODE, 30080) == {now}
+        await node.program([wanted()], [placed(A, B, R)])
+        assert len(await node.answers(node.world.client, NODE, 30080, times=40)) > 1
+
+    on_node(moded, scenario_of(body))
+
+
+def test_udp_flows_of_a_client_stay_together_too(moded: World) -> None:
+    async def body(node: Node) -> None:
+        await node.program([wanted(sticky(100))], [placed(A, B, R)])
+        assert len({await udp(node, "client", NODE, 30080) for _ in range(12)}) == 1
+        assert len({await udp(node, "b", WEB, 80) for _ in range(12)}) == 1
+
+    on_node(moded, scenario_of(body))
+
+
+def test_affinity_ends_after_its_time_without_a_connection(moded: World) -> None:
+    async def body(node: Node) -> None:
+        await node.program([wanted(sticky(1))], [placed(A, B, R)])
+        seen = {(await node.ask(node.world.client, NODE, 30080))[0]}
+        started = time.monotonic()
+        while len(seen) == 1:
+            assert time.monotonic() - started < 30
+            await asyncio.sleep(1.3)  # not waiting for something: the silence is what is tested
+            seen.add((await node.ask(node.world.client, NODE, 30080))[0])
+
+    on_node(moded, scenario_of(body))
+
+
+def outside_local(spec: service_pb2.ServiceSpec) -> None:
+    spec.externalTrafficPolicy = "Local"
+
+
+def inside_local(spec: service_pb2.ServiceSpec) -> None:
+    spec.internalTrafficPolicy = "Local"
+
+
+def test_an_external_policy_of_local_keeps_the_source_and_stays_here(moded: World) -> None:
+    async def body(node: Node) -> None:
+        await node.program([wanted(outside_local)], [placed(B, R)])
+        assert await node.ask(node.world.client, NODE, 30080) == ("b", CLIENT)
+        assert await node.answers(node.world.client, NODE, 30080) == {"b"}
+        # Pods and the node itself ask inside the cluster, whichever address they use.
+        for pin, address, port in (
+            (node.pods["a"], NODE, 30080),
+            (node.world.node, NODE, 30080),
+            (node.world.node, "127.0.0.1", 30080),
+            (node.pods["a"], WEB, 80),
+            (node.world.client, WEB, 80),
+        ):
+            assert await node.answers(pin, address, port, times=24) == {"b", "r"}
+        # The serving pod itself, by way of the node's port.
+        assert "b" in await node.answers(node.pods["b"], NODE, 30080, times=24)
+
+    on_node(moded, scenario_of(body))
+
+
+def test_without_a_local_endpoint_those_from_outside_hear_nothing(moded: World) -> None:
+    async def body(node: Node) -> None:
+        await node.program([wanted(outside_local)], [placed(R)])
+        assert await is_silent(node, "client", NODE, 30080)
+        for pin, address, port in (
+            (node.pods["a"], NODE, 30080),
+            (node.world.node, NODE, 30080),
+            (node.world.node, "127.0.0.1", 30080),
+            (node.pods["a"], WEB, 80),
+        ):
+            assert (await node.ask(pin, address, port))[0] == "r"
+        # Without any endpoint at all it is refused, as ever.
+        await node.program([wanted(outside_local)], [placed()])
+        for pin, address, port in ((node.world.client, NODE, 30080), (node.pods["a"], WEB, 80)):
+            with pytest.raises(ConnectionRefusedError):
+                await node.ask(pin, address, port)
+
+    on_node(moded, scenario_of(body))
+
+
+def test_an_internal_policy_of_local_stays_here(moded: World) -> None:
+    async def body(node: Node) -> None:
+        await node.program([wanted(inside_local)], [placed(B, R)])
+        for pin in (node.pods["a"], node.world.node):
+            assert await node.answers(pin, WEB, 80) == {"b"}
+        assert await node.answers(node.world.client, NODE, 30080, times=24) == {"b", "r"}
+        await node.program([wanted(inside_local)], [placed(R)])
+        for where in ("a", "node"):
+            assert await is_silent(node, where, WEB, 80)
+        assert (await node.ask(node.world.client, NODE, 30080))[0] == "r"
+
+    on_node(moded, scenario_of(body))
+
+
+def test_endpoints_that_are_leaving_serve_where_none_is_ready(moded: World) -> None:
+    async def body(node: Node) -> None:
+        await node.program([wanted()], [placed(A, leaving=(B,))])
+        assert await node.answers(node.world.client, NODE, 30080) == {"a"}
+        await node.program([wanted()], [placed(leaving=(B,), unready=(A,))])
+        assert await node.answers(node.world.client, NODE, 30080) == {"b"}
+        # A policy of Local looks at this node's alone.
+        await node.program([wanted(outside_local)], [placed(R, leaving=(B,))])
+        assert await node.answers(node.world.client, NODE, 30080) == {"b"}
+        assert await node.answers(node.pods["a"], WEB, 80) == {"r"}
+        await node.program([wanted()], [placed(unready=(A, B))])
+        with pytest.raises(ConnectionRefusedError):
+            await node.ask(node.world.client, NODE, 30080)
+
+    on_node(moded, scenario_of(body))
+
+
+def test_a_load_balancers_address_leads_here(moded: World) -> None:
+    def balanced(policy: str) -> service_pb2.Service:
+        made = wanted()
+        made.spec.type, made.spec.externalTrafficPolicy = "LoadBalancer", policy
+        made.status.loadBalancer.ingress.add(ip="198.51.100.7", ipMode="VIP")
+        made.status.loadBalancer.ingress.add(ip="198.51.100.8", ipMode="Proxy")
+        return made
+
+    async def body(node: Node) -> None:
+        command(node.world.client, f"ip route add 198.51.100.0/24 via {NODE}")
+        await node.program([balanced("Cluster")], [placed(B)])
+        assert await node.ask(node.world.client, "198.51.100.7", 80) == ("b", BRIDGE)
+        assert (await node.ask(node.pods["a"], "198.51.100.7", 80))[0] == "b"
+        await node.program([balanced("Local")], [placed(B, R)])
+        assert await node.ask(node.world.client, "198.51.100.7", 80) == ("b", CLIENT)
+        assert await node.answers(node.world.client, "198.51.100.7", 80) == {"b"}
+        await node.program([balanced("Local")], [placed(R)])
+        assert await is_silent(node, "client", "198.51.100.7", 80)
+        await node.program([balanced("Cluster")], [placed()])
+        with pytest.raises(ConnectionRefusedError):
+            await node.ask(node.world.client, "198.51.100.7", 80)
+
+    on_node(moded, scenario_of(body))
+
+
+def test_a_load_balancer_may_ask_the_node_for_its_health(world: World) -> None:
+    def health() -> tuple[int, int]:
+        connection = http.client.HTTPConnection(NODE, 32000, timeout=5)
+        try:
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())["localEndpoints"]
+        finally:
+            connection.close()
+
+    def checked() -> service_pb2.Service:
+        made = wanted()
+        made.spec.type, made.spec.externalTrafficPolicy, made.spec.healthCheckNodePort = "LoadBalancer", "Local", 32000
+        return made
+
+    async def body(node: Node) -> None:
+        assert await node.program([checked()], [placed(A, B, R)]) == ""
+        assert await asyncio.to_thread(inside, node.world.client, health) == (200, 2)
+        await node.program([checked()], [placed(R, leaving=(B,))])
+        assert await asyncio.to_thread(inside, node.world.client, health) == (503, 0)
+
+    on_node(world, scenario_of(body))
+
+
+def host_ports(address: str = "", target: str = B) -> list[HostPort]:
+    return [
+        HostPort("default/b", "tcp", address, 8088, Endpoint(target, 8080, True)),
+        HostPort("default/b", "udp", address, 8088, Endpoint(target, 5353, True)),
+    ]
+
+
+def test_a_host_port_leads_to_its_pod(moded: World) -> None:
+    async def body(node: Node) -> None:
+        node.proxy.set_host_ports(host_ports())
+        await node.program([empty()], [])
+        assert await node.ask(node.world.client, NODE, 8088) == ("b", CLIENT)
+        assert (await node.ask(node.pods["a"], NODE, 8088))[0] == "b"
+        assert (await node.ask(node.pods["b"], NODE, 8088))[0] == "b"
+        for address in (NODE, "127.0.0.1", BRIDGE):
+            assert (await node.ask(node.world.node, address, 8088))[0] == "b"
+        flow = node.world.flow(node.world.client, NODE, 8088)
+        assert await asyncio.to_thread(flow.ask) == "b"
+        # Another pod takes it over, and the flow with it.
+        node.proxy.set_host_ports(host_ports(target=A))
+        await node.program([empty()], [])
+        assert await node.ask(node.world.client, NODE, 8088) == ("a", CLIENT)
+        assert await asyncio.to_thread(flow.ask) == "a"
+        node.proxy.set_host_ports(host_ports(BRIDGE))
+        await node.program([empty()], [])
+        assert (await node.ask(node.world.node, BRIDGE, 8088))[0] == "b"
+        for address in (NODE, "127.0.0.1"):
+            with pytest.raises(ConnectionRefusedError):
+                await node.ask(node.world.node, address, 8088)
+        node.proxy.set_host_ports([])
+        await node.program([empty()], [])
+        with pytest.raises(ConnectionRefusedError):
+            await node.ask(node.world.node, BRIDGE, 8088)
+
+    on_node(moded, scenario_of(body))
+
+
+def test_a_service_goes_before_a_host_port(moded: World) -> None:
+    async def body(node: Node) -> None:
+        node.proxy.set_host_ports([HostPort("default/b", "tcp", "", 30080, Endpoint(B, 8080, True))])
+        await node.program([web()[0]], [web(A)[1]])
+        assert await node.answers(node.world.client, NODE, 30080) == {"a"}
+
+    on_node(moded, scenario_of(body))
