@@ -41,7 +41,7 @@ from nodeagent.runtime.rotation import LogRotator
 from nodeagent.runtime.volumes import Volumes
 from nodeagent.sandbox import namespaces
 from nodeagent.sandbox.network import Network
-from nodeagent.sandbox.sandboxes import Sandboxes, SandboxFailure
+from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.session import Session
 from nodeagent.streams import Streams
 from podplane.metrics_server import MetricsServer
@@ -63,12 +63,11 @@ LAST_WORDS = 1.0
 class Agent:
     """One node's agent."""
 
-    def __init__(self, config: Config, machine: Machine, journal: Journal, network: Network | None, why: str) -> None:
+    def __init__(self, config: Config, machine: Machine, journal: Journal, network: Network) -> None:
         self._config = config
         self._machine = machine
         self._journal = journal
         self._network = network
-        self._no_network = why
         self._tasks = Tasks()
         self._clock = Clock()
         self._facts = NodeFacts(machine.name, machine.ip, machine.memory, machine.allocatable, config.cgroup_root)
@@ -134,8 +133,7 @@ class Agent:
         await self._images.close()
         if self._runtime is not None:
             await self._runtime.close()
-        if self._network is not None:
-            self._network.close()
+        self._network.close()
         self._journal.close()
 
     # ── the runtime, and then the pods ───────────────────────────────────────────────────────────────────────
@@ -202,7 +200,7 @@ class Agent:
     # ── the node ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _network_problem(self) -> str | None:
-        return self._no_network if self._network is None else self._network.problem
+        return self._network.problem
 
     def _welcomed(self, welcome: Welcome) -> None:
         self._addresses.cidr = welcome.podCIDR
@@ -263,12 +261,11 @@ class Agent:
                 await asyncio.sleep(RENEW_RETRY)
 
 
-async def _network(config: Config) -> tuple[Network | None, str]:
+async def _network(config: Config) -> Network:
     try:
-        return await Network.open(config.paths.run, config.node_ip or None), ""
-    except (SandboxFailure, OSError) as error:
-        log.error("the pod network is not ready: %s", error)
-        return None, str(error)
+        return await Network.open(config.paths.run, config.node_ip or None, config.closed)
+    except OSError as error:
+        raise CannotStart(f"cannot open a netlink socket: {error}") from error
 
 
 async def serve(config: Config) -> None:
@@ -285,8 +282,8 @@ async def serve(config: Config) -> None:
             return
         machine = node_status.machine(identity.node, config.node_ip, config.paths.state)
         journal = Journal(config.paths.boot_journal, config.paths.durable_journal, machine.boot_id)
-        network, why = await _network(config)
-        await Agent(config, machine, journal, network, why).run(stop)
+        network = await _network(config)
+        await Agent(config, machine, journal, network).run(stop)
     finally:
         os.close(held)
 

@@ -78,18 +78,14 @@ async def _containers(config: Config) -> None:
 
 
 async def _sandboxes(config: Config) -> None:
-    try:
-        network: Network | None = await Network.open(config.paths.run)
-    except SandboxFailure:
-        network = None
+    network = await Network.open(config.paths.run)
     sandboxes = Sandboxes(config.paths.run, network)
     for sandbox in await sandboxes.list():
         await sandboxes.remove(sandbox.pod_uid, sandbox.attempt)
     for uid, attempt in await sandboxes.half_made():
         await sandboxes.remove(uid, attempt)
-    if network is not None:
-        await network.cleanup()
-        network.close()
+    await network.cleanup()
+    network.close()
 
 
 async def _volumes(config: Config) -> None:

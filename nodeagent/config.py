@@ -16,6 +16,7 @@ from pathlib import Path
 
 from nodeagent.paths import Paths
 from nodeagent.proxy import modes
+from nodeagent.sandbox.guard import Closed
 from podplane import names
 from podplane.logging import FORMATS, LEVELS
 from podplane.metrics_server import METRICS_HELP, metrics_address
@@ -24,6 +25,7 @@ from podplane.options import Flags, Options
 DEFAULT_STATE = "/var/lib/podplane/nodeagent"
 DEFAULT_RUN = "/run/podplane"
 RUNTIMES = ("auto", "crun", "runc")
+POD_ACCESS = ("metadata", "agent")
 
 _EXAMPLES = """\
 examples:
@@ -51,8 +53,21 @@ class Config:
     proxy_mode: str = "iptables"
     metrics: tuple[str, int] | None = None
     """Host and port of /metrics."""
+    pod_access: frozenset[str] = frozenset()
+    """What is closed to pods by default and open to them here: of POD_ACCESS."""
     log_level: str = "info"
     log_format: str = "text"
+
+    @property
+    def closed(self) -> Closed:
+        """What pods may not reach. Loopback and IPv6 addresses are out of their reach anyway."""
+        metadata = "metadata" not in self.pod_access
+        if self.metrics is None or "agent" in self.pod_access:
+            return Closed(metadata)
+        address, port = ipaddress.ip_address(self.metrics[0]), self.metrics[1]
+        if isinstance(address, ipaddress.IPv6Address) or address.is_loopback:
+            return Closed(metadata)
+        return Closed(metadata, ((None if address.is_unspecified else address, port),))
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Config:
@@ -97,6 +112,7 @@ def _config(options: argparse.Namespace) -> Config:
         host_path_allow=options.host_path_allow,
         host_image_hide=options.host_image_hide,
         metrics=options.metrics_address,
+        pod_access=options.pod_access,
     )
 
 
@@ -118,6 +134,11 @@ def _running(flags: Flags) -> None:
     words = "the node's address; default: the source address of the default route"
     flags.add("--node-ip", "", words, type=_address)
     flags.add("--metrics-address", None, METRICS_HELP, type=metrics_address, metavar="HOST:PORT")
+    words = (
+        "what is closed to pods otherwise, separated by commas: metadata (169.254.169.254, where clouds tell a machine "
+        "its credentials), agent (the agents' metrics)"
+    )
+    flags.add("--pod-access", frozenset(), words, type=_pod_access, metavar="metadata,agent")
     flags.add("--registries-conf", None, "registries.conf(5); default: the system's", type=_file, metavar="FILE")
     words = (
         "hostPath volumes may only lie below these paths, separated by commas; default: anywhere but in the "
@@ -147,6 +168,13 @@ def _address(text: str) -> str:
         return str(ipaddress.IPv4Address(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _pod_access(text: str) -> frozenset[str]:
+    asked = frozenset(part for part in text.split(",") if part)
+    if unknown := sorted(asked - set(POD_ACCESS)):
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(POD_ACCESS)}")
+    return asked
 
 
 def _file(text: str) -> Path:

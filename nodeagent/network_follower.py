@@ -15,12 +15,15 @@ from nodeagent.receiver import FrameReceiver
 from nodeagent.sandbox.network import Network
 from podplane.v1.node_pb2 import Node
 
+KEEP = 3.0
+"""Seconds between looks whether links, routes and settings still stand."""
+
 
 class NetworkFollower:
     """One for the node; `run` until cancelled."""
 
     def __init__(
-        self, node_name: str, objects: Objects, receiver: FrameReceiver, network: Network | None, proxy: ProxySync
+        self, node_name: str, objects: Objects, receiver: FrameReceiver, network: Network, proxy: ProxySync
     ) -> None:
         self._node_name = node_name
         self._objects = objects
@@ -47,9 +50,17 @@ class NetworkFollower:
 
     async def run(self) -> None:
         """Until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + KEEP
         while True:
             await self._follow()
-            await self._wake.wait()
+            try:
+                # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
+                async with asyncio.timeout(max(0.0, due - loop.time())):
+                    await self._wake.wait()
+            except TimeoutError:
+                await self._network.keep()
+                due = loop.time() + KEEP
             self._wake.clear()
 
     async def _follow(self) -> None:
@@ -57,10 +68,9 @@ class NetworkFollower:
         ranges = (known.pod_cidr, known.cluster_cidr)
         if all(ranges) and ranges != self._ranges:
             self._ranges, self._routes = ranges, False
-            if self._network is not None:
-                await self._network.configure(known.pod_cidr, self._node_routes(), known.cluster_cidr)
+            await self._network.configure(known.pod_cidr, self._node_routes(), known.cluster_cidr)
             self._proxy.configure(*ranges)
-        elif self._routes and all(ranges) and self._network is not None:
+        elif self._routes and all(ranges):
             self._routes = False
             await self._network.set_routes(self._node_routes())
         if self._services and self._receiver.synced:

@@ -40,7 +40,7 @@ class RulesRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """pod_cidr: this node's pods, masqueraded where they leave the cluster. cluster_cidr: the pods of all nodes."""
+    """pod_cidr: this node's pods. cluster_cidr: the pods of all nodes."""
 
     pod_cidr: str
     cluster_cidr: str

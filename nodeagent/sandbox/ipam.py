@@ -19,6 +19,11 @@ def gateway(cidr: str) -> IPv4Address:
     return IPv4Network(cidr)[1]
 
 
+def hardware_address(owner: IPv4Address) -> bytes:
+    """A MAC that follows from the address: a neighbour's cache stays right when the address moves to a new pod."""
+    return b"\x0a\x58" + owner.packed
+
+
 class AddressPool:
     """Hands out a range's addresses in turn, so that one that was just given back is not used again at once.
 

@@ -29,6 +29,7 @@ _U32 = struct.Struct("=I")
 _INDEX = struct.Struct("=4xi")
 # Marks of the templates: values that no other part of a message has.
 _MAC_MARK, _FD_MARK, _ADDRESS_MARK = b"\xa1\xa2\xa3\xa4\xa5\xa6", b"\xb1\xb2\xb3\x31", b"\xc1\xc2\xc3\xc4"
+_GROUP_MARK = b"\xd1\xd2\xd3\xd4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,9 @@ class Link:
     mtu: int
     peer: int
     master: int
+    group: int
+    mac: str
+    """In hex, with colons; "" where the link has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +63,6 @@ class Route:
     gateway: IPv4Address | None
     output: int
     protocol: int
-
-
-def hardware_address(owner: IPv4Address) -> bytes:
-    """A MAC that follows from the address: a neighbour's cache stays right when the address moves to a new pod."""
-    return b"\x0a\x58" + owner.packed
 
 
 def _mac(address: bytes) -> str:
@@ -90,12 +89,12 @@ def set_link(name: str, mac: bytes, mtu: int) -> Request:
     return Request(_RTM_NEWLINK, 0, body, f"set MAC and MTU of {name}")
 
 
-def add_veth(name: str, bridge: int, mtu: int, peer: str, mac: bytes, netns: int) -> Request:
-    """Make a veth pair in one message: our end up and on the bridge, the peer in netns (a descriptor).
+def add_veth(name: str, bridge: int, mtu: int, peer: str, mac: bytes, netns: int, group: int) -> Request:
+    """Make a veth pair in one message: our end up, on the bridge and in a group, the peer in netns (a descriptor).
 
     The peer stays down: the kernel cannot open it before it has its other end (ENOTCONN).
     """
-    body = _veth(len(name), bridge, mtu, peer).fill(name.encode(), mac, _U32.pack(netns))
+    body = _veth(len(name), bridge, mtu, peer).fill(name.encode(), mac, _U32.pack(netns), _U32.pack(group))
     return Request(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add veth {name} with peer {peer}")
 
 
@@ -109,14 +108,15 @@ def _veth(length: int, bridge: int, mtu: int, peer: str) -> Template:
         ("IFLA_NET_NS_FD", *_U32.unpack(_FD_MARK)),
     )
     data = ("IFLA_INFO_DATA", nest(("VETH_INFO_PEER", other)))
+    group = ("IFLA_GROUP", *_U32.unpack(_GROUP_MARK))
     info = ("IFLA_LINKINFO", nest(("IFLA_INFO_KIND", "veth"), data))
-    body = encode(LINK, _UP, ("IFLA_IFNAME", name), ("IFLA_MTU", mtu), ("IFLA_MASTER", bridge), info)
-    return Template(body, name.encode(), _MAC_MARK, _FD_MARK)
+    body = encode(LINK, _UP, ("IFLA_IFNAME", name), ("IFLA_MTU", mtu), ("IFLA_MASTER", bridge), group, info)
+    return Template(body, name.encode(), _MAC_MARK, _FD_MARK, _GROUP_MARK)
 
 
-def set_port(name: str, bridge: int) -> Request:
-    """Put a link on the bridge and up."""
-    body = encode(LINK, _UP, ("IFLA_IFNAME", name), ("IFLA_MASTER", bridge))
+def set_port(name: str, bridge: int, group: int) -> Request:
+    """Put a link on the bridge, in a group, and up."""
+    body = encode(LINK, _UP, ("IFLA_IFNAME", name), ("IFLA_MASTER", bridge), ("IFLA_GROUP", group))
     return Request(_RTM_NEWLINK, 0, body, f"put {name} on the bridge")
 
 
@@ -224,6 +224,8 @@ def read_link(body: bytes) -> Link:
         mtu=found.number("IFLA_MTU"),
         peer=found.number("IFLA_LINK"),
         master=found.number("IFLA_MASTER"),
+        group=found.number("IFLA_GROUP"),
+        mac=found.text("IFLA_ADDRESS"),
     )
 
 

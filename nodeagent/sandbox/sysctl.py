@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,9 +26,19 @@ SAFE = frozenset(
 """Kubernetes' safe sysctls: they are namespaced and bound to the pod ("Using sysctls in a Kubernetes Cluster")."""
 
 
+_INTERFACES = Path("/proc/sys/net/ipv4/conf")
+
+
 def _path(name: str) -> Path:
-    # Names come from a fixed list or hold an interface name of ours: no dots to keep.
-    return Path("/proc/sys", *name.split("."))
+    """A dot in the name of an interface is written as a slash, as sysctl(8) has it."""
+    return Path("/proc/sys", *(part.replace("/", ".") for part in name.split(".")))
+
+
+def forwarding() -> list[str]:
+    """net.ipv4.ip_forward, and after it what the kernel sets anew with it, whatever it was: inet_forward_change()."""
+    interfaces = sorted(path.name.replace(".", "/") for path in _INTERFACES.iterdir() if path.name != "all")
+    each = [f"net.ipv4.conf.{name}.forwarding" for name in interfaces]
+    return ["net.ipv4.ip_forward", "net.ipv4.conf.all.accept_redirects", *each]
 
 
 def read(name: str) -> str:
@@ -46,7 +57,7 @@ def write(name: str, value: str) -> None:
 
 
 def save(path: Path, names: Iterable[str]) -> None:
-    """Keep the present values for restore(), unless an earlier run did already."""
+    """Keep the present values for restore(), in this order, unless an earlier run did already."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         torn = path.with_suffix(".new")
@@ -55,10 +66,11 @@ def save(path: Path, names: Iterable[str]) -> None:
 
 
 def restore(path: Path) -> None:
-    """Give back what save() kept; nothing to do where it did not."""
+    """Give back what save() kept; nothing to do where it did not, nor for an interface that is gone."""
     if path.exists():
         for name, value in json.loads(path.read_text()).items():
-            write(name, value)
+            with contextlib.suppress(FileNotFoundError):
+                write(name, value)
         path.unlink()
 
 

@@ -206,6 +206,7 @@ def traces(pin: Path, directory: Path) -> dict[str, object]:
     return {
         "links": sorted(line.split()[1] for line in command(pin, "ip -o link show").splitlines()),
         "routes": command(pin, "ip -4 route show table all"),
+        "tables": [line for line in command(pin, "nft list tables").splitlines() if line.endswith(" podplane")],
         "settings": command(pin, "sysctl net.ipv4.ip_forward net.ipv4.conf.all net.bridge"),
         "mounts": [line for line in mounts if f" {directory}/" in line],
         "files": sorted(str(path) for path in directory.rglob("*")),

@@ -105,7 +105,7 @@ def assemble(parts: Iterable[Part], ranges: Ranges, host_ports: Iterable[HostPor
         SERVICES: (*portals, last, pods),
         NODEPORTS: tuple(node_ports),
         _MARK_MASQ: (f"-j MARK --set-xmark {MARK}",),
-        _POSTROUTING: _postrouting(ranges),
+        _POSTROUTING: _postrouting(),
     }
     filters = {
         SERVICES: tuple(refused),
@@ -222,10 +222,8 @@ def _host_ports(host_ports: Iterable[HostPort]) -> dict[str, Rules]:
     return {_HOSTPORTS: tuple(lines), **chains}
 
 
-def _postrouting(ranges: Ranges) -> Rules:
-    leaving = '-m comment --comment "pods that leave the cluster"'
+def _postrouting() -> Rules:
     return (
-        f"-s {ranges.pod_cidr} ! -d {ranges.cluster_cidr} {leaving} {_MASQUERADE}",
         f"-m mark ! --mark {MARK} -j RETURN",
         # The mark goes, so that a packet that passes here twice (a tunnel) is not masqueraded twice.
         f"-j MARK --set-xmark {MARK.split('/')[0]}/0x0",

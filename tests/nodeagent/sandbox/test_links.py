@@ -63,12 +63,12 @@ HAIRPIN = tlv(18, tlv(4, b"bridge\0") + tlv(5, tlv(4, b"\1")))
             link(up=True) + tlv(3, "podplane0") + tlv(1, MAC) + tlv(4, 9000),
         ),
         (
-            links.add_veth(NAME, 7, 1500, "eth0", MAC, 9),
+            links.add_veth(NAME, 7, 1500, "eth0", MAC, 9, 0x0A4D0102),
             16,
             NEW,
-            link(up=True) + tlv(3, NAME) + tlv(4, 1500) + tlv(10, 7) + VETH,
+            link(up=True) + tlv(3, NAME) + tlv(4, 1500) + tlv(10, 7) + tlv(27, 0x0A4D0102) + VETH,
         ),
-        (links.set_port(NAME, 7), 16, 0, link(up=True) + tlv(3, NAME) + tlv(10, 7)),
+        (links.set_port(NAME, 7, 5), 16, 0, link(up=True) + tlv(3, NAME) + tlv(10, 7) + tlv(27, 5)),
         (links.hairpin(NAME), 16, 0, link() + tlv(3, NAME) + HAIRPIN),
         (links.set_up(2), 16, 0, link(2, up=True)),
         (links.delete_link(NAME), 17, 0, link() + tlv(3, NAME)),
@@ -104,11 +104,14 @@ def test_each_message_says_what_is_asked(made: Request, kind: int, flags: int, b
 
 
 def test_patched_copies_do_not_change_one_another() -> None:
-    first = links.add_veth(NAME, 7, 1500, "eth0", MAC, 9).body
-    second = links.add_veth("pp9876543210f", 7, 1500, "eth0", MAC[::-1], 10).body
-    assert links.add_veth(NAME, 7, 1500, "eth0", MAC, 9).body == first
+    first = links.add_veth(NAME, 7, 1500, "eth0", MAC, 9, 1).body
+    second = links.add_veth("pp9876543210f", 7, 1500, "eth0", MAC[::-1], 10, 2).body
+    assert links.add_veth(NAME, 7, 1500, "eth0", MAC, 9, 1).body == first
     assert (
-        first.replace(NAME.encode(), b"pp9876543210f").replace(MAC, MAC[::-1]).replace(tlv(28, 9), tlv(28, 10))
+        first.replace(NAME.encode(), b"pp9876543210f")
+        .replace(MAC, MAC[::-1])
+        .replace(tlv(28, 9), tlv(28, 10))
+        .replace(tlv(27, 1), tlv(27, 2))
         == second
     )
 

@@ -288,8 +288,10 @@ def test_a_link_of_that_name_that_is_no_bridge_is_the_problem_and_stays(world: W
 def test_the_uplink_is_the_given_address_or_the_default_route(world: World) -> None:
     async def uplink(node_ip: str | None) -> tuple[str, str]:
         network = await Network.open(world.directory, node_ip)
-        network.close()
-        return network.uplink.name, str(network.uplink.address)
+        try:
+            return network.uplink.name, str(network.uplink.address)
+        finally:
+            network.close()
 
     command(world.node, "ip link add aaa0 type bridge")
     command(world.node, "ip address add 203.0.113.5/24 dev aaa0")
