@@ -6,7 +6,7 @@ NODES ?= 3
 # Lets a caller narrow a run: make test PYTEST="-k scheduler".
 PYTEST ?=
 
-.PHONY: help setup demo up down test test-deep check bench clean
+.PHONY: help setup demo up down test test-deep test-vm check bench clean
 
 help:  ## print this
 	@echo 'Podplane: pods on plain Linux VMs. Root is needed for all but check.'
@@ -28,10 +28,15 @@ down:  ## remove that cluster, whatever state it is in
 	@if [[ -x $(python) ]]; then $(python) -m devcluster down; else echo 'nothing to remove: no cluster was made here'; fi
 
 test: setup  ## every behaviour once, at most 15 minutes on 2 cores
+	@scripts/setup-vm --optional
 	@$(python) -m pytest -m 'not deep and not vm' $(PYTEST)
 
 test-deep: setup  ## long sweeps, fuzzing and soaks
 	@$(python) -m pytest -m deep --timeout 3600 $(PYTEST)
+
+test-vm: setup  ## real VMs under QEMU: IPVS, cgroup v2, systemd, reboot, power cut; at most 15 minutes
+	@scripts/setup-vm
+	@$(python) -m pytest -m vm --timeout 900 $(PYTEST)
 
 check: setup  ## ruff, mypy --strict, import rules, fresh stubs, buf where npm is there
 	@scripts/check

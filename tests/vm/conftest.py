@@ -1,0 +1,55 @@
+"""VMs for tests, or the reason why there are none here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.vm.disk import disk
+from tests.vm.kernel import Unavailable, kernel
+from tests.vm.machine import Machine, Shape
+
+MakeMachine = Callable[[Shape], Machine]
+MakeDisk = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def vms() -> None:
+    """Skips, with the reason, where this machine can have no VM."""
+    try:
+        kernel()
+    except Unavailable as reason:
+        pytest.skip(f"no VM can be had here: {reason}")
+
+
+@pytest.fixture(scope="module")
+def boot(vms: None) -> Iterator[MakeMachine]:
+    """Boots VMs, each gone at the end of the module."""
+    machines: list[Machine] = []
+
+    def make(shape: Shape) -> Machine:
+        machines.append(Machine(shape))
+        return machines[-1]
+
+    yield make
+    for machine in machines:
+        machine.close()
+
+
+@pytest.fixture(scope="module")
+def make_disk(vms: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeDisk]:
+    """Makes disks for VMs of this module, each a new copy, or skips with the reason."""
+    made: list[Path] = []
+
+    def make(name: str) -> Path:
+        try:
+            made.append(disk(tmp_path_factory.mktemp("disk") / name))
+        except Unavailable as reason:
+            pytest.skip(f"no VM with a disk can be had here: {reason}")
+        return made[-1]
+
+    yield make
+    for path in made:
+        path.unlink(missing_ok=True)
