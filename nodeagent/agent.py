@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 
 from nodeagent import certificates, node_status
@@ -30,6 +31,7 @@ from nodeagent.pods.manager import Pods
 from nodeagent.pods.objects import Objects
 from nodeagent.pods.outbox import Outbox
 from nodeagent.pods.recovery import recover
+from nodeagent.pods.resolvconf import ClusterDns
 from nodeagent.pods.tools import NodeFacts, Tools
 from nodeagent.proxy.sync import ProxySync
 from nodeagent.receiver import FrameReceiver
@@ -70,7 +72,10 @@ class Agent:
         self._network = network
         self._tasks = Tasks()
         self._clock = Clock()
-        self._facts = NodeFacts(machine.name, machine.ip, machine.memory, machine.allocatable, config.cgroup_root)
+        self._facts = NodeFacts(
+            machine.name, machine.ip, machine.memory, machine.allocatable, config.cgroup_root,
+            socket.gethostname(), ClusterDns(config.cluster_dns, config.cluster_domain), config.allowed_unsafe_sysctls,
+        )  # fmt: skip
         self._outbox = Outbox(self._facts, self._clock)
         self._objects = Objects(config.paths)
         self._addresses = Addresses()

@@ -17,6 +17,7 @@ from pathlib import Path
 from nodeagent.paths import Paths
 from nodeagent.proxy import modes
 from nodeagent.sandbox.guard import Closed
+from nodeagent.sandbox.sysctls import pattern_problem
 from podplane import names
 from podplane.logging import FORMATS, LEVELS
 from podplane.metrics_server import METRICS_HELP, metrics_address
@@ -49,6 +50,10 @@ class Config:
     registries_conf: Path | None = None
     host_path_allow: tuple[Path, ...] = ()
     host_image_hide: tuple[Path, ...] = ()
+    cluster_dns: tuple[str, ...] = ()
+    """Addresses of the cluster's DNS, which pods of dnsPolicy ClusterFirst ask; none: such pods ask the node's."""
+    cluster_domain: str = "cluster.local"
+    allowed_unsafe_sysctls: tuple[str, ...] = ()
     cgroup_root: str = "podplane"
     proxy_mode: str = "iptables"
     metrics: tuple[str, int] | None = None
@@ -110,6 +115,9 @@ def _config(options: argparse.Namespace) -> Config:
         node_ip=options.node_ip,
         registries_conf=options.registries_conf,
         host_path_allow=options.host_path_allow,
+        allowed_unsafe_sysctls=options.allowed_unsafe_sysctls,
+        cluster_dns=options.cluster_dns,
+        cluster_domain=options.cluster_domain,
         host_image_hide=options.host_image_hide,
         metrics=options.metrics_address,
         pod_access=options.pod_access,
@@ -145,6 +153,11 @@ def _running(flags: Flags) -> None:
         "daemons' own directories"
     )
     flags.add("--host-path-allow", (), words, type=_paths, metavar="PATH,...")
+    words = "sysctls that pods may set beside the safe ones, separated by commas; a * at the end stands for any rest"
+    flags.add("--allowed-unsafe-sysctls", (), words, type=_sysctls, metavar="NAME,...")
+    words = "addresses of the cluster's DNS for pods, separated by commas; default: pods ask the node's DNS"
+    flags.add("--cluster-dns", (), words, type=_addresses, metavar="IP,...")
+    flags.add("--cluster-domain", "cluster.local", "domain of services", type=_domain, metavar="NAME")
     words = "further paths of this machine that containers of `image: host` may not see, separated by commas"
     flags.add("--host-image-hide", (), words, type=_paths, metavar="PATH,...")
 
@@ -175,6 +188,24 @@ def _pod_access(text: str) -> frozenset[str]:
     if unknown := sorted(asked - set(POD_ACCESS)):
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(POD_ACCESS)}")
     return asked
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    return tuple(_address(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _sysctls(text: str) -> tuple[str, ...]:
+    patterns = tuple(part.strip() for part in text.split(",") if part.strip())
+    for pattern in patterns:
+        if problem := pattern_problem(pattern):
+            raise argparse.ArgumentTypeError(problem)
+    return patterns
+
+
+def _domain(text: str) -> str:
+    if wrong := names.dns_subdomain(text):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be a domain: {'; '.join(wrong)}")
+    return text
 
 
 def _file(text: str) -> Path:

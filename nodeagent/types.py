@@ -74,6 +74,8 @@ class Security:
     uid: int | None = None
     gid: int | None = None
     supplemental_groups: tuple[int, ...] = ()
+    only_these_groups: bool = False
+    """Not those that the image's /etc/group gives its user as well (supplementalGroupsPolicy Strict)."""
     run_as_non_root: bool = False
     privileged: bool = False
     allow_privilege_escalation: bool = False

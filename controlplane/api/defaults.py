@@ -44,6 +44,8 @@ def pod(obj: pod_pb2.Pod, _old: Message | None, context: AdmissionContext) -> No
     _unset(spec, "enableServiceLinks", True)
     for container in _containers(spec):
         _requests_from_limits(container.resources)
+        if spec.hostNetwork:
+            _host_ports(container)
     _unset(spec, "priority", 0)
     _empty(spec, "preemptionPolicy", "PreemptLowerPriority")
     _tolerate_lost_nodes(spec, context.settings.toleration_seconds)
@@ -121,7 +123,7 @@ def pod_spec(spec: pod_pb2.PodSpec) -> None:
     for volume in spec.volumes:
         _volume(volume)
     for container in _containers(spec):
-        _container(container, host_network=spec.hostNetwork)
+        _container(container)
 
 
 def pull_policy(image: str) -> str:
@@ -136,15 +138,13 @@ def _containers(spec: pod_pb2.PodSpec) -> itertools.chain[container_pb2.Containe
     return itertools.chain(spec.initContainers, spec.containers)
 
 
-def _container(container: container_pb2.Container, *, host_network: bool) -> None:
+def _container(container: container_pb2.Container) -> None:
     _empty(container, "imagePullPolicy", pull_policy(container.image))
     _empty(container, "terminationMessagePath", "/dev/termination-log")
     _empty(container, "terminationMessagePolicy", "File")
     container.resources.SetInParent()
     for port in container.ports:
         _empty(port, "protocol", "TCP")
-        if host_network and not port.hostPort:
-            port.hostPort = port.containerPort
     for variable in container.env:
         if variable.valueFrom.HasField("fieldRef"):
             _empty(variable.valueFrom.fieldRef, "apiVersion", "v1")
@@ -194,6 +194,11 @@ def _volume(volume: volume_pb2.Volume) -> None:
 def _downward_item(item: volume_pb2.DownwardAPIVolumeFile) -> None:
     if item.HasField("fieldRef"):
         _empty(item.fieldRef, "apiVersion", "v1")
+
+
+def _host_ports(container: container_pb2.Container) -> None:
+    for port in container.ports:
+        _empty(port, "hostPort", port.containerPort)
 
 
 def _requests_from_limits(resources: container_pb2.ResourceRequirements) -> None:

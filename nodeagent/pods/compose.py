@@ -87,7 +87,7 @@ async def compose(
         host_pid=pod.spec.hostPID,
         termination_message_path=container.terminationMessagePath or "/dev/termination-log",
         oom_score_adj=requests.oom_score_adj(pod, container, tools.facts.memory),
-        hostname=netfiles.hostname(pod, tools.facts.name),
+        hostname=netfiles.hostname(pod, tools.facts.naming),
     )
 
 
@@ -133,6 +133,6 @@ def _name_files(tools: Tools, state: PodState, mounts: Sequence[Mount]) -> list[
     directory = netfiles.directory(tools.paths, state.uid)
     return [
         Mount(directory / name, f"/etc/{name}", recursive=False)
-        for name in netfiles.NAMES
+        for name in netfiles.FILES
         if f"/etc/{name}" not in taken and "/etc" not in taken
     ]

@@ -12,13 +12,13 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 
-from nodeagent.pods import failpoints
+from nodeagent.pods import admission, failpoints
 from nodeagent.pods.disk import RETRY
 from nodeagent.pods.events import ClockStepped, Event, PodAdmitted, PodRefused
 from nodeagent.pods.kept import UNKNOWN, KeptPods
 from nodeagent.pods.objects import Key
 from nodeagent.pods.outbox import Outbox
-from nodeagent.pods.resources import Refusal, admit
+from nodeagent.pods.resources import Refusal
 from nodeagent.pods.state import PodState, new_state
 from nodeagent.pods.status import phase
 from nodeagent.pods.tools import Tools
@@ -129,7 +129,7 @@ class Pods:
 
     def _refusal(self, pod: Pod) -> Refusal | None:
         others = [worker.state.pod for worker in self._workers.values() if not worker.state.final]
-        return admit(pod, others, self._allocatable)
+        return admission.refusal(pod, others, self._allocatable, self._tools.facts.unsafe_sysctls)
 
     def remove(self, uid: str, grace: float) -> None:
         """The pod is no longer this node's: end it, then forget it."""

@@ -1,20 +1,26 @@
 """The files that name a pod to its containers: /etc/hosts, /etc/hostname and /etc/resolv.conf.
 
 They stand in run/pods/<uid>/ and are mounted into every container. Texts are pure; `write` and `remove` are not.
-Sources: Kubernetes' PodSpec.hostname, hostAliases, dnsPolicy, dnsConfig. There is no cluster DNS yet: ClusterFirst
-takes the node's own resolv.conf, as the kubelet does where it is given none.
+Sources: Kubernetes' PodSpec.hostname, subdomain, setHostnameAsFQDN and hostAliases; resolvconf.py.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nodeagent.paths import Paths, replace
-from podplane.v1.pod_pb2 import Pod, PodDNSConfig
+from nodeagent.pods.resolvconf import ClusterDns, parse, resolver
+from podplane.v1.pod_pb2 import Pod
 
-NAMES = ("hosts", "hostname", "resolv.conf")
+FILES = ("hosts", "hostname", "resolv.conf")
 _MAX_HOSTNAME = 63
+_MAX_UTS = 64
+"""Bytes of a kernel's hostname."""
+_STUB, _BEHIND_STUB = ("127.0.0.53",), Path("/run/systemd/resolve/resolv.conf")
+"""systemd-resolved's own server answers on the node only; the file names the ones that it asks."""
 
 _HOSTS = """\
 # Podplane-managed hosts file.
@@ -27,76 +33,73 @@ fe00::2\tip6-allrouters
 """
 
 
+class NameFailure(Exception):
+    """The pod's name cannot be had, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What names of pods are made of on this node: its own hostname and the cluster's DNS."""
+
+    hostname: str
+    dns: ClusterDns = field(default_factory=ClusterDns)
+
+
 def directory(paths: Paths, uid: str) -> Path:
     """Where the files of a pod are."""
     return paths.run / "pods" / uid
 
 
-def hostname(pod: Pod, node_name: str) -> str:
-    """spec.hostname, or the pod's name, at most 63 characters; the node's own with hostNetwork."""
+def hostname(pod: Pod, naming: Naming) -> str:
+    """What the kernel calls the pod: its short name, or all of it with setHostnameAsFQDN; the node's with hostNetwork.
+
+    Raises NameFailure where that is longer than the kernel takes.
+    """
     if pod.spec.hostNetwork:
-        return node_name
+        return naming.hostname
+    short, full = _short(pod), _full(pod, naming.dns.domain)
+    if not (pod.spec.setHostnameAsFQDN and full):
+        return short
+    if len(full) > _MAX_UTS:
+        raise NameFailure(
+            f"Failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long "
+            f"({_MAX_UTS} characters is the max, {len(full)} characters requested)"
+        )
+    return full
+
+
+def _short(pod: Pod) -> str:
     return (pod.spec.hostname or pod.metadata.name)[:_MAX_HOSTNAME].rstrip("-.")
 
 
-def hosts(pod: Pod, address: str, node_hosts: str) -> str:
-    """/etc/hosts: the node's with hostNetwork, else localhost, the pod itself and its hostAliases."""
-    text = node_hosts if pod.spec.hostNetwork else _HOSTS
+def _full(pod: Pod, domain: str) -> str:
+    """<hostname>.<subdomain>.<namespace>.svc.<domain>; empty where the pod has no subdomain."""
+    if not pod.spec.subdomain:
+        return ""
+    return f"{_short(pod)}.{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{domain}"
+
+
+def hosts(pod: Pod, address: str, naming: Naming, node_hosts: str) -> str:
+    """/etc/hosts: the node's with hostNetwork, else localhost and the pod itself; then the pod's hostAliases."""
+    text = f"# Podplane-managed hosts file (host network).\n{node_hosts}" if pod.spec.hostNetwork else _HOSTS
     if address and not pod.spec.hostNetwork:
-        text += f"{address}\t{hostname(pod, '')}\n"
+        names = filter(None, (_full(pod, naming.dns.domain), _short(pod)))
+        text += "\t".join((address, *names)) + "\n"
     if pod.spec.hostAliases:
         text += "\n# Entries added by HostAliases.\n"
-        text += "".join(f"{alias.ip}\t{chr(9).join(alias.hostnames)}\n" for alias in pod.spec.hostAliases)
+        text += "".join("\t".join((alias.ip, *alias.hostnames)) + "\n" for alias in pod.spec.hostAliases)
     return text
 
 
-def resolv(pod: Pod, node_resolv: str) -> str:
-    """/etc/resolv.conf by dnsPolicy, with dnsConfig merged in: its entries after those that are there."""
-    base = "" if pod.spec.dnsPolicy == "None" else node_resolv
-    servers, searches, options = _parse(base)
-    config: PodDNSConfig = pod.spec.dnsConfig
-    servers = list(dict.fromkeys([*servers, *config.nameservers]))
-    searches = list(dict.fromkeys([*searches, *config.searches]))
-    for option in config.options:
-        options.pop(option.name, None)
-        options[option.name] = f"{option.name}:{option.value}" if option.HasField("value") else option.name
-    lines = []
-    if searches:
-        lines.append(f"search {' '.join(searches)}")
-    lines += [f"nameserver {server}" for server in servers]
-    if options:
-        lines.append(f"options {' '.join(options.values())}")
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _parse(text: str) -> tuple[list[str], list[str], dict[str, str]]:
-    servers: list[str] = []
-    searches: list[str] = []
-    options: dict[str, str] = {}
-    for line in text.splitlines():
-        words = line.split("#")[0].split()
-        if not words:
-            continue
-        if words[0] == "nameserver" and len(words) > 1:
-            servers.append(words[1])
-        elif words[0] in ("search", "domain"):
-            searches = words[1:]
-        elif words[0] == "options":
-            options.update({word.partition(":")[0]: word for word in words[1:]})
-    return servers, searches, options
-
-
-def write(paths: Paths, pod: Pod, address: str, node_name: str) -> None:
-    """Write the three files. Raises OSError."""
+def write(paths: Paths, pod: Pod, address: str, naming: Naming) -> Sequence[str]:
+    """Write the three files; returns what had to be left out, a sentence each. Raises OSError, NameFailure."""
     target = directory(paths, pod.metadata.uid)
     target.mkdir(parents=True, exist_ok=True, mode=0o755)
-    texts = (
-        hosts(pod, address, _read("/etc/hosts")),
-        hostname(pod, node_name) + "\n",
-        resolv(pod, _read("/etc/resolv.conf")),
-    )
-    for name, text in zip(NAMES, texts, strict=True):
+    resolv = resolver(pod, _node_resolv(), naming.dns)
+    texts = (hosts(pod, address, naming, _read(Path("/etc/hosts"))), hostname(pod, naming) + "\n", resolv.text)
+    for name, text in zip(FILES, texts, strict=True):
         replace(target / name, text.encode(), 0o644)
+    return resolv.omitted
 
 
 def remove(paths: Paths, uid: str) -> None:
@@ -105,8 +108,15 @@ def remove(paths: Paths, uid: str) -> None:
         shutil.rmtree(directory(paths, uid))
 
 
-def _read(path: str) -> str:
+def _node_resolv() -> str:
+    text = _read(Path("/etc/resolv.conf"))
+    if tuple(parse(text).servers) == _STUB:
+        return _read(_BEHIND_STUB) or text
+    return text
+
+
+def _read(path: Path) -> str:
     try:
-        return Path(path).read_text()
+        return path.read_text()
     except FileNotFoundError:
         return ""

@@ -26,7 +26,7 @@ from nodeagent.runtime.environment import ConfigFailure
 from nodeagent.runtime.image import HOST, ImageFailure
 from nodeagent.runtime.volumes import VolumeFailure
 from nodeagent.sandbox.sandboxes import SandboxFailure
-from nodeagent.types import RuntimeFailure, Sandbox, SandboxRequest
+from nodeagent.types import RuntimeFailure, Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -91,23 +91,17 @@ class Performer:
         return None
 
     async def _create_sandbox(self, effect: do.CreateSandbox) -> Outcome:
-        spec = self._state.pod.spec
-        request = SandboxRequest(
-            pod_uid=self._state.uid,
-            attempt=effect.attempt,
-            hostname=netfiles.hostname(self._state.pod, self._tools.facts.name),
-            address=effect.address or None,
-            host_network=spec.hostNetwork,
-            host_ipc=spec.hostIPC,
-            sysctls={sysctl.name: sysctl.value for sysctl in spec.securityContext.sysctls},
-        )
+        pod, naming = self._state.pod, self._tools.facts.naming
         try:
+            request = requests.sandbox(pod, effect.attempt, netfiles.hostname(pod, naming), effect.address)
             async with asyncio.timeout(self._tools.deadlines.sandbox):
                 self.sandbox = await self._tools.sandboxes.create(request)
                 # In memory, and done before a thread would have begun.
-                netfiles.write(self._tools.paths, self._state.pod, effect.address, self._tools.facts.name)
-        except (SandboxFailure, OSError) as error:
+                omitted = netfiles.write(self._tools.paths, pod, effect.address, naming)
+        except (SandboxFailure, netfiles.NameFailure, OSError) as error:
             return did.SandboxFailed(self._now, effect.attempt, str(error) or "it took too long")
+        for words in omitted:
+            self._tools.reports.event(pod, do.Tell("Warning", "DNSConfigForming", words))
         return did.SandboxReady(self._now, effect.attempt)
 
     async def _remove_sandbox(self, effect: do.RemoveSandbox) -> Outcome:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from nodeagent.pods.resources import amount, container_request, qos_class
 from nodeagent.pods.state import PodState
-from nodeagent.types import Resources, Security
+from nodeagent.types import Resources, SandboxRequest, Security
 from podplane.v1.config_pb2 import Secret
 from podplane.v1.container_pb2 import Container, SeccompProfile
 from podplane.v1.pod_pb2 import Pod
@@ -53,6 +53,20 @@ def _json(text: bytes) -> dict[str, dict[str, object]]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def sandbox(pod: Pod, attempt: int, hostname: str, address: str) -> SandboxRequest:
+    """The pod's sandbox; `address` is empty with hostNetwork."""
+    spec = pod.spec
+    return SandboxRequest(
+        pod_uid=pod.metadata.uid,
+        attempt=attempt,
+        hostname=hostname,
+        address=address or None,
+        host_network=spec.hostNetwork,
+        host_ipc=spec.hostIPC,
+        sysctls={sysctl.name: sysctl.value for sysctl in spec.securityContext.sysctls},
+    )
 
 
 def pod_cgroup(root: str, state: PodState) -> str:
@@ -106,6 +120,7 @@ def security(pod: Pod, container: Container) -> Security:
         uid=pick("runAsUser"),
         gid=pick("runAsGroup"),
         supplemental_groups=tuple(groups),
+        only_these_groups=shared.supplementalGroupsPolicy == "Strict",
         run_as_non_root=bool(pick("runAsNonRoot")),
         privileged=own.privileged,
         allow_privilege_escalation=own.allowPrivilegeEscalation,

@@ -12,8 +12,10 @@ from nodeagent.pods.clock import Clock
 from nodeagent.pods.disk import Disk
 from nodeagent.pods.effects import Tell
 from nodeagent.pods.journal import Journal
+from nodeagent.pods.netfiles import Naming
 from nodeagent.pods.objects import Objects
 from nodeagent.pods.prober import Prober
+from nodeagent.pods.resolvconf import ClusterDns
 from nodeagent.pods.state import PodState
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.images import ImageStore
@@ -37,13 +39,21 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """Who this node is, and what pods may have of it. memory: bytes."""
+    """Who this node is, and what pods may have of it. memory: bytes. hostname: the kernel's, `name` where not known."""
 
     name: str
     ip: str
     memory: int = 0
     allocatable: Mapping[str, str] = field(default_factory=dict)
     cgroup_root: str = "podplane"
+    hostname: str = ""
+    dns: ClusterDns = field(default_factory=ClusterDns)
+    unsafe_sysctls: tuple[str, ...] = ()
+    """Patterns of what pods may set beside the safe ones."""
+
+    @property
+    def naming(self) -> Naming:
+        return Naming(self.hostname or self.name, self.dns)
 
 
 class Reports:

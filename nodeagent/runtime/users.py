@@ -95,5 +95,6 @@ def resolve(asked: Security, image_user: str, accounts: Accounts) -> User:
     _must_not_be_root(asked, image_user, account.uid)
     gid = asked.gid if asked.gid is not None else _group_id(accounts, group) if group else account.gid
     member = [number for _name, number, members in _groups(accounts.group) if account.name in members]
-    groups = dict.fromkeys([*(member if account.name else ()), *asked.supplemental_groups])
+    from_image = member if account.name and not asked.only_these_groups else ()
+    groups = dict.fromkeys([*from_image, *asked.supplemental_groups])
     return User(account.uid, gid, tuple(groups), account.home or "/")

@@ -20,7 +20,7 @@ import socket
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from nodeagent.sandbox import namespaces, sysctl
+from nodeagent.sandbox import namespaces, sysctl, sysctls
 from nodeagent.sandbox.failure import SandboxFailure
 from nodeagent.sandbox.network import Network
 from nodeagent.sandbox.threads import in_fresh_thread
@@ -31,6 +31,8 @@ __all__ = ["SandboxFailure", "Sandboxes"]
 log = logging.getLogger(__name__)
 
 _MADE = "made"
+_NODE_SHM = Path("/dev/shm")
+"""Shared memory of the node: with hostIPC the pod's as well."""
 _KERNEL_CLEANS = 1.0
 """Seconds in which the kernel has long taken a dead namespace's links away (it batches: some 50 ms)."""
 
@@ -133,7 +135,7 @@ class Sandboxes:
         if "net" in kinds:
             self._attach(request, directory)
         for name, value in request.sysctls.items():
-            sysctl.write(name, value)
+            sysctl.write(sysctls.canonical(name), value)
 
     def _attach(self, request: SandboxRequest, directory: Path) -> None:
         if self._network is None or request.address is None:
@@ -169,7 +171,7 @@ def _kinds(request: SandboxRequest) -> list[str]:
 
 def _check(request: SandboxRequest) -> None:
     for name in request.sysctls:
-        if reason := sysctl.refusal(name, request.host_network, request.host_ipc):
+        if reason := sysctls.shared(name, request.host_network, request.host_ipc):
             raise SandboxFailure(reason)
     if request.id != os.path.basename(request.id) or request.pod_uid in ("", ".", ".."):
         raise SandboxFailure(f"cannot make a sandbox for the pod uid {request.pod_uid!r}")
@@ -199,6 +201,6 @@ def _sandbox(directory: Path, address: str | None, kinds: list[str]) -> Sandbox:
         net=own.get("net"),
         uts=own.get("uts"),
         ipc=own.get("ipc"),
-        shm=directory / "shm" if ipc else None,
+        shm=directory / "shm" if ipc else _NODE_SHM,
         mqueue=directory / "mqueue" if ipc else None,
     )

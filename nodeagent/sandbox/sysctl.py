@@ -1,4 +1,4 @@
-"""Kernel settings: those of the calling thread's namespaces by name, and which of them a pod may set."""
+"""Kernel settings: those of the calling thread's namespaces, by name. sysctls.py says which of them a pod may set."""
 
 from __future__ import annotations
 
@@ -6,25 +6,6 @@ import contextlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-
-SAFE = frozenset(
-    {
-        "kernel.shm_rmid_forced",
-        "net.ipv4.ip_local_port_range",
-        "net.ipv4.ip_local_reserved_ports",
-        "net.ipv4.ip_unprivileged_port_start",
-        "net.ipv4.ping_group_range",
-        "net.ipv4.tcp_fin_timeout",
-        "net.ipv4.tcp_keepalive_intvl",
-        "net.ipv4.tcp_keepalive_probes",
-        "net.ipv4.tcp_keepalive_time",
-        "net.ipv4.tcp_rmem",
-        "net.ipv4.tcp_syncookies",
-        "net.ipv4.tcp_wmem",
-    }
-)
-"""Kubernetes' safe sysctls: they are namespaced and bound to the pod ("Using sysctls in a Kubernetes Cluster")."""
-
 
 _INTERFACES = Path("/proc/sys/net/ipv4/conf")
 
@@ -72,14 +53,3 @@ def restore(path: Path) -> None:
             with contextlib.suppress(FileNotFoundError):
                 write(name, value)
         path.unlink()
-
-
-def refusal(name: str, host_network: bool, host_ipc: bool) -> str | None:
-    """Say why a pod may not set this one; None where it may."""
-    if name not in SAFE:
-        return f"forbidden sysctl: {name!r} is not one of the safe ones"
-    if host_network and name.startswith("net."):
-        return f"forbidden sysctl: {name!r} would change the node's network: the pod uses hostNetwork"
-    if host_ipc and name.startswith("kernel."):
-        return f"forbidden sysctl: {name!r} would change the node's ipc namespace: the pod uses hostIPC"
-    return None

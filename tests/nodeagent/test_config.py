@@ -25,6 +25,8 @@ def test_flags_win_over_the_environment_and_that_over_defaults() -> None:
         (["run"], {"PODPLANE_PROXY_MODE": "nftables"}, "nftables"),
         (["run", "--node-name", "Not_A_Name"], {}, "Not_A_Name"),
         (["run", "--node-ip", "300.1.1.1"], {}, "300.1.1.1"),
+        (["run", "--cluster-dns", "10.96.0.10,10.96.0.x"], {}, "10.96.0.x"),
+        (["run", "--allowed-unsafe-sysctls", "net.core.somaxconn,kernel.panic"], {}, "kernel.panic is not known"),
         (["run", "--host-path-allow", "/a/../b"], {}, "without .."),
         (["run", "--registries-conf", "/no/such"], {}, "not a file"),
     ],

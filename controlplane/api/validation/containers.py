@@ -8,6 +8,7 @@ from controlplane.api.validation import downward
 from controlplane.api.validation.probes import probes
 from controlplane.api.validation.problems import Problems
 from controlplane.api.validation.resources import resources
+from controlplane.api.validation.security import security
 from controlplane.api.validation.volumes import mounts
 from podplane import names
 from podplane.v1 import container_pb2
@@ -50,7 +51,7 @@ def _container(container: container_pb2.Container, path: str, volumes: Collectio
     resources(container.resources, f"{path}.resources", found)
     probes(container, path, found)
     if container.HasField("securityContext"):
-        _security(container.securityContext, f"{path}.securityContext", found)
+        security(container.securityContext, f"{path}.securityContext", found)
 
 
 def _restart_policy(container: container_pb2.Container, path: str, found: Problems, *, init: bool) -> None:
@@ -126,28 +127,3 @@ def _env_source(source: container_pb2.EnvVarSource, path: str, found: Problems) 
         downward.field(source.fieldRef, f"{path}.fieldRef", found, allowed=downward.VARIABLES)
     if "resourceFieldRef" in chosen:
         downward.resource(source.resourceFieldRef, f"{path}.resourceFieldRef", found)
-
-
-def _security(context: container_pb2.SecurityContext, path: str, found: Problems) -> None:
-    escalates = context.HasField("allowPrivilegeEscalation") and not context.allowPrivilegeEscalation
-    if escalates and context.privileged:
-        found.invalid(path, "", "cannot set `allowPrivilegeEscalation` to false and `privileged` to true")
-    if escalates and "SYS_ADMIN" in {name.removeprefix("CAP_") for name in context.capabilities.add}:
-        found.invalid(path, "", "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN")
-    seccomp(context.seccompProfile if context.HasField("seccompProfile") else None, f"{path}.seccompProfile", found)
-
-
-def seccomp(profile: container_pb2.SeccompProfile | None, path: str, found: Problems) -> None:
-    """A profile's type, and its file where the type is Localhost."""
-    if profile is None:
-        return
-    found.one_of(f"{path}.type", profile.type, ("Localhost", "RuntimeDefault", "Unconfined"))
-    if profile.type == "Localhost":
-        if not profile.localhostProfile:
-            found.required(f"{path}.localhostProfile", "must be set when seccomp type is Localhost")
-        elif profile.localhostProfile.startswith("/") or ".." in profile.localhostProfile.split("/"):
-            found.invalid(f"{path}.localhostProfile", profile.localhostProfile, "must be a relative path without '..'")
-    elif profile.localhostProfile:
-        found.invalid(
-            f"{path}.localhostProfile", profile.localhostProfile, "can only be set when seccomp type is Localhost"
-        )

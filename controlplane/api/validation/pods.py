@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -10,9 +9,11 @@ from typing import Any
 from google.protobuf.message import Message
 
 from controlplane.api.admission_context import AdmissionContext
-from controlplane.api.validation.containers import containers, seccomp
+from controlplane.api.validation.containers import containers
+from controlplane.api.validation.networking import networking
 from controlplane.api.validation.problems import Problems
 from controlplane.api.validation.scheduling import scheduling
+from controlplane.api.validation.security import pod_security
 from controlplane.api.validation.volumes import volumes
 from podplane import names
 from podplane.errors import FieldError
@@ -20,9 +21,7 @@ from podplane.manifest.schema import Shape, fields
 from podplane.v1 import pod_pb2
 
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
-_DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 _MAX_SECONDS = (1 << 31) - 1
-_MAX_ID = (1 << 31) - 1
 _MUTABLE = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
@@ -56,11 +55,11 @@ def _judge_encoded(spec: bytes) -> tuple[FieldError, ...]:
 
 def _judge(spec: pod_pb2.PodSpec) -> Problems:
     found = Problems()
-    pod_spec(spec, "spec", found)
+    pod_spec(spec, "spec", found, of_pod=True)
     return found
 
 
-def pod_spec(spec: pod_pb2.PodSpec, path: str, found: Problems) -> None:
+def pod_spec(spec: pod_pb2.PodSpec, path: str, found: Problems, *, of_pod: bool) -> None:
     """The spec of a pod or of a template."""
     mountable = volumes(spec.volumes, f"{path}.volumes", found)
     seen: set[str] = set()
@@ -69,61 +68,19 @@ def pod_spec(spec: pod_pb2.PodSpec, path: str, found: Problems) -> None:
     containers(spec.containers, f"{path}.containers", mountable, seen, found)
     containers(spec.initContainers, f"{path}.initContainers", mountable, seen, found)
     found.one_of(f"{path}.restartPolicy", spec.restartPolicy, RESTART_POLICIES)
-    found.one_of(f"{path}.dnsPolicy", spec.dnsPolicy, _DNS_POLICIES)
     found.one_of(f"{path}.preemptionPolicy", spec.preemptionPolicy, ("Never", "PreemptLowerPriority"), required=False)
     found.at_least(f"{path}.terminationGracePeriodSeconds", spec.terminationGracePeriodSeconds)
     if spec.HasField("activeDeadlineSeconds") and not 1 <= spec.activeDeadlineSeconds <= _MAX_SECONDS:
         found.invalid(f"{path}.activeDeadlineSeconds", spec.activeDeadlineSeconds, "must be between 1 and 2147483647")
-    for name in ("hostname", "subdomain"):
-        found.syntax(f"{path}.{name}", getattr(spec, name), names.dns_label, required=False)
     for name in ("schedulerName", "priorityClassName"):
         found.syntax(f"{path}.{name}", getattr(spec, name), names.dns_subdomain, required=False)
     scheduling(spec, path, found)
-    _network(spec, path, found)
-    _security(spec.securityContext, f"{path}.securityContext", found)
+    networking(spec, path, found, of_pod=of_pod)
+    pod_security(spec, f"{path}.securityContext", found)
     for index, reference in enumerate(spec.imagePullSecrets):
         found.syntax(f"{path}.imagePullSecrets[{index}].name", reference.name, names.dns_subdomain)
     for index, gate in enumerate(spec.readinessGates):
         found.syntax(f"{path}.readinessGates[{index}].conditionType", gate.conditionType, names.qualified_name)
-
-
-def _network(spec: pod_pb2.PodSpec, path: str, found: Problems) -> None:
-    for index, alias in enumerate(spec.hostAliases):
-        _address(alias.ip, f"{path}.hostAliases[{index}].ip", found)
-        for position, name in enumerate(alias.hostnames):
-            found.syntax(f"{path}.hostAliases[{index}].hostnames[{position}]", name, names.dns_subdomain)
-    servers = spec.dnsConfig.nameservers
-    if spec.dnsPolicy == "None" and not servers:
-        found.required(
-            f"{path}.dnsConfig.nameservers", "must provide at least one DNS nameserver when `dnsPolicy` is None"
-        )
-    if len(servers) > 3:
-        found.invalid(f"{path}.dnsConfig.nameservers", list(servers), "must not have more than 3 nameservers")
-    for index, server in enumerate(servers):
-        _address(server, f"{path}.dnsConfig.nameservers[{index}]", found)
-    for index, search in enumerate(spec.dnsConfig.searches):
-        found.syntax(f"{path}.dnsConfig.searches[{index}]", search.removesuffix("."), names.dns_subdomain)
-    for index, option in enumerate(spec.dnsConfig.options):
-        if not option.name:
-            found.required(f"{path}.dnsConfig.options[{index}]", "must not be empty")
-
-
-def _address(value: str, path: str, found: Problems) -> None:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        found.invalid(path, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
-
-
-def _security(context: pod_pb2.PodSecurityContext, path: str, found: Problems) -> None:
-    seccomp(context.seccompProfile if context.HasField("seccompProfile") else None, f"{path}.seccompProfile", found)
-    if context.fsGroup > _MAX_ID:
-        found.invalid(f"{path}.fsGroup", context.fsGroup, f"must be between 0 and {_MAX_ID}, inclusive")
-    seen: set[str] = set()
-    for index, sysctl in enumerate(context.sysctls):
-        if not sysctl.name:
-            found.required(f"{path}.sysctls[{index}].name")
-        found.unique(f"{path}.sysctls[{index}].name", sysctl.name, seen)
 
 
 def _update(spec: pod_pb2.PodSpec, old: pod_pb2.PodSpec, found: Problems) -> None:

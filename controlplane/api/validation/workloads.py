@@ -82,7 +82,7 @@ def _workload(spec: Spec, old: Spec | None, found: Problems) -> None:
 def _template(template: pod_pb2.PodTemplateSpec, found: Problems) -> None:
     label_map(template.metadata.labels, "spec.template.metadata.labels", found)
     annotation_map(template.metadata.annotations, "spec.template.metadata.annotations", found)
-    pod_spec(template.spec, "spec.template.spec", found)
+    pod_spec(template.spec, "spec.template.spec", found, of_pod=False)
     path = "spec.template.spec"
     if template.spec.restartPolicy not in ("", "Always"):
         found.unsupported(f"{path}.restartPolicy", template.spec.restartPolicy, ("Always",))

@@ -49,11 +49,6 @@ NOT_YET: list[tuple[str, Change, str]] = [
     ("Pod", merge(spec={"hostUsers": False}), "spec.hostUsers: Forbidden: false is not supported"),
     (
         "Pod",
-        merge(spec={"securityContext": {"fsGroup": 5, "fsGroupChangePolicy": "Always"}}),
-        'spec.securityContext.fsGroupChangePolicy: Forbidden: "Always" is not supported',
-    ),
-    (
-        "Pod",
         one_volume(projected={"sources": [{"serviceAccountToken": {"path": "token"}}]}),
         "spec.volumes[0].projected.sources[0].serviceAccountToken: Forbidden: not supported",
     ),

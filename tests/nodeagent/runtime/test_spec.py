@@ -132,6 +132,7 @@ ACCOUNTS = users.Accounts(
         (Security(), "99:98", User(99, 98, (), "/")),
         (Security(uid=10), "root:staff", User(10, 20, (50, 60), "/srv")),
         (Security(gid=7), "app", User(10, 7, (50, 60), "/srv")),
+        (Security(supplemental_groups=(7,), only_these_groups=True), "app", User(10, 20, (7,), "/srv")),
         (Security(uid=500, supplemental_groups=(1, 2)), "", User(500, 0, (1, 2), "/")),
     ],
 )
