@@ -6,13 +6,14 @@
 
 Every time that decides is counted on the loop's clock from when this process saw it: a jump of the wall clock evicts
 nobody, and after a restart every node has its full grace again. lifecycle.py decides; this module looks once a
-second and writes. A failed write is tried again at the next look. While 55 % or more of the nodes are silent, nothing
-is evicted from silent nodes.
+second, and at once where a node's taints do not say what its conditions do, and writes. A failed write is tried again
+at the next look. While 55 % or more of the nodes are silent, nothing is evicted from silent nodes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import defaultdict
@@ -21,8 +22,10 @@ from typing import Any, Protocol
 
 from controlplane.controllers import lifecycle
 from controlplane.controllers.facts import copy_of, is_finished, is_terminating, key_of
+from controlplane.controllers.loop import follow
 from controlplane.controllers.recorder import About, Recorder
 from controlplane.objects import Objects
+from controlplane.store.stored import Event
 from podplane.errors import Conflict, NotFound, PodplaneError
 from podplane.kinds import NODE, POD
 from podplane.v1 import node_pb2, pod_pb2
@@ -30,6 +33,8 @@ from podplane.v1 import node_pb2, pod_pb2
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 1.0
+LOOK_AGAIN = 0.05
+"""Seconds between two looks at least, however often nodes change."""
 LOST_SHOWN = 5
 """Seconds for which a pod that is given up is still to be seen, as NodeLost."""
 
@@ -46,11 +51,25 @@ class Heard(Protocol):
 async def run(
     objects: Objects, sessions: Heard, recorder: Recorder, grace: float, clock: Callable[[], float] = time.time
 ) -> None:
-    """Look at all nodes once a second, for ever. `grace` in seconds."""
+    """Look at all nodes once a second and when one of them wants it, for ever. `grace` in seconds."""
     controller = NodeController(objects, sessions, recorder, grace, clock)
-    while True:
-        await controller.look(asyncio.get_running_loop().time())
-        await asyncio.sleep(LOOK_EVERY)
+    wanted = asyncio.Event()
+
+    def changed(event: Event) -> None:
+        if event.type != "DELETED" and lifecycle.set_taints(copy_of(event.stored.obj), clock()):
+            wanted.set()
+
+    following = asyncio.ensure_future(follow(objects, NODE, changed, wanted.set))
+    try:
+        while not following.done():
+            wanted.clear()
+            await controller.look(asyncio.get_running_loop().time())
+            await asyncio.sleep(LOOK_AGAIN)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(wanted.wait(), LOOK_EVERY - LOOK_AGAIN)
+        following.result()
+    finally:
+        following.cancel()
 
 
 class NodeController:

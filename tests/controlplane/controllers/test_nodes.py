@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
+from controlplane.controllers import nodes
 from controlplane.controllers.facts import is_ready, pod_condition
 from controlplane.controllers.nodes import NodeController
 from controlplane.controllers.recorder import Recorder
@@ -245,3 +247,26 @@ async def test_a_cordon_and_pressure_become_taints_and_foreign_taints_stay(world
     await rounds.at(100, "node-1")
     expected = {("unschedulable", "NoSchedule"), ("disk-pressure", "NoSchedule"), ("team", "NoSchedule")}
     assert taints(world, "node-1") == expected
+
+
+async def test_taints_follow_a_change_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that becomes Ready takes pods without waiting for the next round, which never comes here."""
+    monkeypatch.setattr(nodes, "LOOK_EVERY", 3600.0)
+
+    def set_ready(status: str) -> Callable[[node_pb2.Node], bool]:
+        def change(live: node_pb2.Node) -> bool:
+            (condition,) = (each for each in live.status.conditions if each.type == "Ready")
+            condition.status = status
+            return True
+
+        return change
+
+    def tainted() -> bool:
+        return bool(world.objects.get(NODE, "", "node-1").spec.taints)
+
+    await world.add_node("node-1")
+    world.start(nodes.run(world.objects, Heard(), Recorder(world.objects, "node-controller"), 12))
+    await world.objects.mutate(NODE, "", "node-1", set_ready("False"), status=True)
+    await world.until(tainted)
+    await world.objects.mutate(NODE, "", "node-1", set_ready("True"), status=True)
+    await world.until(lambda: not tainted())
