@@ -13,7 +13,10 @@ DEADLINE = 5.0
 
 
 class Agent:
-    """One session. `heard` holds every frame that was read, but for heartbeats."""
+    """One session. `heard` holds every frame that was read, but for heartbeats and changes of nodes.
+
+    Those come when they come: the node controller taints a node that has reported nothing.
+    """
 
     def __init__(self, plane: Plane, name: str, instance: str = "one", client: Client | None = None) -> None:
         self.name = name
@@ -39,8 +42,10 @@ class Agent:
         async with asyncio.timeout(DEADLINE):
             async for frame in self._in:
                 found = frame.WhichOneof("frame")
-                if found != "heartbeat":
-                    self.heard.append(frame)
+                if found == "heartbeat" or (found == "object" and frame.object.type == "MODIFIED" and
+                                            frame.object.HasField("node")):  # fmt: skip
+                    continue
+                self.heard.append(frame)
                 if found == kind:
                     return getattr(frame, found)
         raise AssertionError(f"the session ended before {kind}")
