@@ -39,6 +39,8 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
+_PIDFD_GETFD = 438
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
@@ -86,3 +88,11 @@ def pidfd_send_signal(pidfd: int, number: int) -> None:
         signal.pidfd_send_signal(pidfd, number)
     except OSError as error:
         raise OSError(error.errno, f"signal {number} to pidfd {pidfd}: {error.strerror}") from None
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """Duplicate (close-on-exec) a descriptor of another process. EBADF: it has none of that number."""
+    made: int = _libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)
+    if made < 0:
+        _check(made, f"pidfd_getfd of fd {fd}")
+    return made

@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
-import signal
 import struct
 import subprocess
 import termios
@@ -24,10 +24,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from nodeagent import syscalls
 from nodeagent.runtime.inotify import IN_CLOSE_WRITE, IN_MOVED_TO, Inotify
 from nodeagent.runtime.process import SEARCH_PATH
 from nodeagent.sandbox.threads import in_fresh_thread
 from nodeagent.streaming import lineage, pumps
+
+log = logging.getLogger(__name__)
 
 START_SECONDS = 30.0
 _WORDS = 4096
@@ -56,7 +59,7 @@ class Child:
         self._size: tuple[int, int] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._end: asyncio.Future[int] | None = None
-        self.stdin = self.stdout = self.stderr = -1
+        self.stdin = self.stdout = self.stderr = self._inner = -1
 
     # ── its life ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -93,8 +96,8 @@ class Child:
         try:
             await self.kill()
         finally:
-            pumps.close(*{self.stdin, self.stdout, self.stderr})
-            self.stdin = self.stdout = self.stderr = -1
+            pumps.close(*{self.stdin, self.stdout, self.stderr, self._inner})
+            self.stdin = self.stdout = self.stderr = self._inner = -1
             for path in (self._pid_file, self._mark):
                 if path is not None:
                     path.unlink(missing_ok=True)
@@ -179,9 +182,16 @@ class Child:
         return " ".join(said.split()) or "the runtime gave no reason"
 
     def _tell_size(self) -> None:
-        # The runtime stands between this terminal and the container's, and copies the size when it is told.
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(signal.SIGWINCH)
+        """Give the container's own terminal, which the runtime holds, our terminal's size.
+
+        Not by SIGWINCH: crun 1.8 passes it on to the command and copies no size.
+        """
+        if self._size is None or self._process is None or self._process.returncode is not None:
+            return
+        if self._inner < 0:
+            self._inner = _terminal_held_by(self._process.pid)
+        if self._inner >= 0:
+            _set_size(self._inner, *self._size)
 
 
 async def _end_of(process: subprocess.Popen[bytes]) -> int:
@@ -192,6 +202,29 @@ async def _end_of(process: subprocess.Popen[bytes]) -> int:
         os.close(pidfd)
     code = process.wait()
     return code if code >= 0 else 128 - code
+
+
+def _terminal_held_by(pid: int) -> int:
+    """A duplicate of the terminal's master that a process holds; -1 where it holds none or has ended."""
+    try:
+        held = [name for name in os.listdir(f"/proc/{pid}/fd") if _is_master(f"/proc/{pid}/fd/{name}")]
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return -1
+    try:
+        return syscalls.pidfd_getfd(pidfd, int(held[0])) if held else -1
+    except OSError as error:
+        log.warning("cannot resize the terminal of an exec: %s", error)
+        return -1
+    finally:
+        os.close(pidfd)
+
+
+def _is_master(link: str) -> bool:
+    try:
+        return os.readlink(link).endswith("/ptmx")
+    except OSError:
+        return False
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

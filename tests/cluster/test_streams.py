@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import pty
 import queue
 import subprocess
-import termios
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +22,7 @@ from tests.cluster.conftest import client
 from tests.cluster.test_access import token
 from tests.support.api import Api
 from tests.support.objects import pod
+from tests.support.terminal import Terminal, podctl
 from tests.support.waiting import eventually
 
 SERVER = (
@@ -43,13 +41,6 @@ def target(cluster: Cluster) -> Iterator[pod_pb2.Pod]:
         finally:
             api.delete(POD, "target", grace=0)
             api.gone(POD, "target")
-
-
-def podctl(
-    cluster: Cluster, *words: str, stdin: bytes = b"", seconds: float = 30
-) -> subprocess.CompletedProcess[bytes]:
-    argv = [str(cluster.podctl), *words]
-    return subprocess.run(argv, env=cluster.environment, input=stdin, capture_output=True, timeout=seconds, check=False)
 
 
 class Talk:
@@ -184,43 +175,22 @@ def test_an_agent_that_is_killed_ends_its_streams_and_the_next_ends_the_commands
 
 
 def test_a_terminal_has_the_callers_size_and_its_line_discipline(cluster: Cluster, target: pod_pb2.Pod) -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (33, 111))
-    command = [
-        str(cluster.podctl),
-        "exec",
-        "-it",
-        "target",
-        "--",
-        "sh",
-        "-c",
-        "stty size; read line; echo got $line; exit 3",
-    ]
-    child = subprocess.Popen(command, env=cluster.environment, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    try:
-        assert "33 111" in read_until(ours, "111")
-        os.write(ours, b"hello\r")
-        assert "got hello" in read_until(ours, "got hello")
-        assert child.wait(timeout=15) == 3
-    finally:
-        child.kill()
-        child.wait()
-        os.close(ours)
+    script = "stty size; read line; echo got $line; until stty size | grep '44 88'; do sleep 0.1; done; exit 3"
+    with Terminal(cluster, "exec", "-it", "target", "--", "sh", "-c", script, size=(33, 111)) as terminal:
+        terminal.read_until("33 111")
+        terminal.resize(44, 88)
+        terminal.type("hello\r")
+        terminal.read_until("got hello", "44 88")
+        assert terminal.ended() == 3
 
 
-def read_until(terminal: int, wanted: str, seconds: float = 15) -> str:
-    os.set_blocking(terminal, False)
-    text, deadline = "", time.monotonic() + seconds
-    while wanted not in text:
-        assert time.monotonic() < deadline, text
-        try:
-            text += os.read(terminal, 4096).decode()
-        except BlockingIOError:
-            continue
-        except OSError:
-            raise AssertionError(f"podctl has ended; the terminal shows {text!r}") from None
-    return text
+def test_ctrl_c_reaches_the_command_and_not_podctl(cluster: Cluster, target: pod_pb2.Pod) -> None:
+    script = "trap 'echo interrupted; exit 9' INT; echo ready; while :; do sleep 0.1; done"
+    with Terminal(cluster, "exec", "-it", "target", "--", "sh", "-c", script) as terminal:
+        terminal.read_until("ready")
+        terminal.type("\x03")
+        terminal.read_until("interrupted")
+        assert terminal.ended() == 9
 
 
 def test_a_port_that_only_the_pod_can_reach_is_forwarded(cluster: Cluster, target: pod_pb2.Pod) -> None:
