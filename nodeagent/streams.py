@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc.aio
@@ -15,11 +16,14 @@ import grpc.aio
 from nodeagent.paths import Paths
 from nodeagent.pods.manager import Pods
 from nodeagent.pods.outbox import Outbox
+from nodeagent.pods.requests import spec_of
 from nodeagent.pods.state import EXITED, READY, RUNNING, ContainerState, PodState
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.inotify import Inotify
 from nodeagent.runtime.logs import LogOptions, pod_directory, read
 from nodeagent.streaming import child
+from nodeagent.streaming.attach import Attach
+from nodeagent.streaming.attached import Attached
 from nodeagent.streaming.call import Outgoing, Refused, Work, serve
 from nodeagent.streaming.child import Child, Wish
 from nodeagent.streaming.exec import Exec
@@ -41,6 +45,7 @@ class Streams:
         self._sandboxes = paths.run / "sandboxes"
         self._runtime = runtime
         self._events = Inotify()
+        self._attached = Attached(runtime, self._events)
         self.channel: grpc.aio.Channel | None = None
         child.sweep(self._marks)
 
@@ -64,6 +69,8 @@ class Streams:
             return Logs(asked.logs, log_file(self._state, state, asked.logs), self._events)
         if kind == "exec":
             return self._exec(state, asked.exec.start)
+        if kind == "attach":
+            return self._attach(state, asked.attach.start)
         if kind == "portForward":
             return self._port_forward(state, asked.portForward.start.port)
         raise Refused("UNIMPLEMENTED", f"this agent cannot serve {kind}")
@@ -79,6 +86,19 @@ class Streams:
         wish = Wish(stdin=start.stdin, tty=start.tty)
         return Exec(start, Child(self._marks, self._events, wish, command))
 
+    def _attach(self, state: PodState, start: ExecRequest.Start) -> Work:
+        id = running_container(state, start.container)
+        container = state.container(start.container)
+        spec = spec_of(state, start.container)
+        start.stdin = start.stdin and spec.stdin
+        return Attach(
+            start,
+            partial(self._attached.connect, id, start.container),
+            partial(self._attached.resize, id),
+            partial(self._attached.end, id, container),
+            partial(self._attached.let_go, id, keeps_stdin=spec.stdin and spec.stdinOnce and not start.stdin),
+        )
+
     def _port_forward(self, state: PodState, port: int) -> Work:
         name = state.pod.metadata.name
         if state.sandbox.stage != READY:
@@ -87,6 +107,7 @@ class Streams:
         return PortForward(None if state.pod.spec.hostNetwork else pin, port, name)
 
     def close(self) -> None:
+        self._attached.close()
         self._events.close()
 
 

@@ -110,6 +110,7 @@ class ContainerRequest:
     cgroup: str
     """cgroup path below the node's root: podplane/<qos>/pod<uid>/<container>_<attempt>."""
     stdin: bool = False
+    stdin_once: bool = False
     tty: bool = False
     host_pid: bool = False
     termination_message_path: str = "/dev/termination-log"

@@ -17,6 +17,7 @@ VERBS: dict[str, dict[str, str]] = {
     "Basic commands": {
         "apply": "Make objects as manifests say: create what is missing, change what differs",
         "create": "Create objects from manifests, or a namespace, config map or secret from the command line",
+        "run": "Make a pod from the command line, and attach to it where asked for",
         "replace": "Make objects exactly what manifests say",
         "patch": "Change fields of objects",
         "get": "List objects",
@@ -32,6 +33,7 @@ VERBS: dict[str, dict[str, str]] = {
     "Looking into pods": {
         "logs": "Print the logs of containers",
         "exec": "Run a command in a container",
+        "attach": "Take over the stdin and output of a container that runs",
         "port-forward": "Make ports of a pod reachable on this machine",
         "events": "List events, the newest last",
         "timeline": "Show a pod's life as a waterfall of what happened when",

@@ -7,10 +7,10 @@ the next flag.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-from podctl.failure import UsageFailure
+from podctl.failure import Failure, UsageFailure
 
 VALUE_FLAGS = (
     "--context",
@@ -95,3 +95,14 @@ def add_file_flags(parser: Parser) -> None:
         "-f", "--filename", metavar="FILE", action="append", default=[], help="a file, a directory, or - for stdin"
     )
     parser.switch("-R", "--recursive", help="descend into the directories of -f")
+
+
+def pairs_of(flag: str, words: Iterable[str]) -> dict[str, str]:
+    """`KEY=VALUE` words as a dictionary; Failure names the flag where one is something else."""
+    found: dict[str, str] = {}
+    for word in words:
+        key, separator, value = word.partition("=")
+        if not separator or not key:
+            raise Failure(f"error: invalid {flag} {word}: it is KEY=VALUE")
+        found[key] = value
+    return found

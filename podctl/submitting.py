@@ -15,7 +15,7 @@ from podctl.flags import Parser
 from podctl.manifests import Manifest, documents
 from podctl.resources import object_word
 from podplane.errors import Invalid, PodplaneError, Unauthenticated
-from podplane.kinds import Kind
+from podplane.kinds import Kind, kind_of
 
 FORMATS = ("name", "json", "yaml", "jsonpath", "jsonpath-as-json")
 
@@ -54,6 +54,13 @@ def submit_all(
             failed = True
             print(_message(error, item, doing), file=sys.stderr)
     return 1 if failed else 0
+
+
+def create(client: Client, args: Namespace, obj: Any) -> Any:
+    """Create an object that the command line describes; with --dry-run=client only what would be sent."""
+    kind = kind_of(obj)
+    Manifest(obj, kind, "the command line", 1, 1).settle(client.namespace, args.namespace is not None)
+    return obj if args.dry_run == "client" else client.write("Create", obj)
 
 
 class Reporter:

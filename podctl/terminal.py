@@ -16,7 +16,9 @@ import tty
 from collections.abc import Iterator
 from typing import Self
 
-from podplane.v1.requests_pb2 import ExecRequest
+from podctl.client import Client
+from podctl.failure import Failure
+from podplane.v1.requests_pb2 import ExecRequest, ExecResponse
 
 _CHUNK = 32 << 10
 
@@ -24,9 +26,9 @@ _CHUNK = 32 << 10
 class Input:
     """What the caller says after the first frame. Use as a context manager, in the main thread."""
 
-    def __init__(self, *, stdin: bool, raw: bool) -> None:
-        self._stdin = stdin
-        self._raw = raw
+    def __init__(self, *, stdin: bool, raw: bool, redraw: bool = False) -> None:
+        """`redraw`: begin with another size than the terminal's, so that what is drawn already is drawn again."""
+        self._stdin, self._raw, self._redraw = stdin, raw, redraw
         self._saved: list[object] | None = None
         self._reading, self._writing = -1, -1
 
@@ -34,7 +36,7 @@ class Input:
         self._reading, self._writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         if self._raw:
             self._saved = termios.tcgetattr(0)
-            tty.setraw(0)
+            tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead is for the container
             # The number of every signal is written into the pipe: SIGWINCH wakes the generator below.
             signal.signal(signal.SIGWINCH, lambda _number, _frame: None)
             signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
@@ -52,6 +54,8 @@ class Input:
         """`first`, then what is typed or piped in, until its end or the end of this object."""
         try:
             yield first
+            if self._raw and self._redraw:
+                yield _size(1)
             if self._raw:
                 yield _size()
             yield from self._typed()
@@ -80,15 +84,29 @@ def is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def print_frame(kind: str, data: bytes) -> None:
+def converse(
+    client: Client, method: str, start: ExecRequest.Start, *, raw: bool, redraw: bool = False
+) -> ExecResponse.Exit:
+    """Pass everything on in both directions until the command's end, and return that."""
+    with Input(stdin=start.stdin, raw=raw, redraw=redraw) as given:
+        for frame in client.duplex(method, given.frames(ExecRequest(start=start)), ExecResponse):
+            kind = frame.WhichOneof("frame")
+            if kind == "exit":
+                return frame.exit
+            if kind is not None:
+                _print(kind, getattr(frame, kind))
+    raise Failure("error: the stream ended without an exit status")
+
+
+def _print(kind: str, data: bytes) -> None:
     """Write a frame's bytes where they belong, at once."""
     stream = sys.stderr.buffer if kind == "stderr" else sys.stdout.buffer
     stream.write(data)
     stream.flush()
 
 
-def _size() -> ExecRequest:
+def _size(more: int = 0) -> ExecRequest:
     width, height = 80, 24
     with contextlib.suppress(OSError):
         width, height = os.get_terminal_size(0)
-    return ExecRequest(resize=ExecRequest.Resize(width=width, height=height))
+    return ExecRequest(resize=ExecRequest.Resize(width=width + more, height=height + more))

@@ -83,6 +83,7 @@ async def compose(
         security=requests.security(pod, container),
         cgroup=requests.cgroup(tools.facts.cgroup_root, state, container.name, effect.attempt),
         stdin=container.stdin,
+        stdin_once=container.stdinOnce,
         tty=container.tty,
         host_pid=pod.spec.hostPID,
         termination_message_path=container.terminationMessagePath or "/dev/termination-log",

@@ -89,7 +89,8 @@ def command(programs: Programs, runtime: str, files: Files, request: ContainerRe
         "--persist-dir", str(files.persist), "--socket-dir-path", str(files.attach.parent),
         "-l", f"k8s-file:{log}", "--log-size-max", str(LOG_LIMIT), "--log-level", "error", "--no-sync-log",
     ]  # fmt: skip
-    return argv + ["-i"] * request.stdin + ["-t"] * request.tty
+    stays = request.stdin and not request.stdin_once
+    return argv + ["-i"] * request.stdin + ["--leave-stdin-open"] * stays + ["-t"] * request.tty
 
 
 def answer(text: str) -> int | None:

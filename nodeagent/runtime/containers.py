@@ -19,6 +19,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,12 +73,13 @@ class ContainerRuntime:
     ) -> None:  # fmt: skip
         self.exits: asyncio.Queue[ContainerExit] = asyncio.Queue()
         self.programs, self.cgroups, self.facts = programs, cgroups, node
+        self.exit_directory = run / "exits"
         self._run, self._images, self._deadlines = run, images, deadlines
         self._rootfs, self._conmon_cgroup = rootfs, conmon_cgroup
         self._bundles = Bundles(state, run, rootfs, filters, node)
         self._events = inotify.Inotify()
         self._supervision = Supervision(
-            run / "exits", cgroups, self._events, self.exits.put_nowait, self._lost)  # fmt: skip
+            self.exit_directory, cgroups, self._events, self.exits.put_nowait, self._lost)  # fmt: skip
         self._launcher = Launcher(programs, sealed, self._events, deadlines.create)
         self._tasks: set[asyncio.Task[None]] = set()
         self._paid = float("-inf")
@@ -268,11 +270,35 @@ class ContainerRuntime:
 
     def reopen_log(self, id: str) -> None:
         """Make conmon write to a new log file after the old one was renamed. OSError: it does not listen."""
-        fd = os.open(self._files(id).ctl, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, "wb", buffering=0) as fifo:
-            fifo.write(b"2 0 0\n")
+        self._tell(id, "2 0 0\n")
+
+    def attach(self, id: str) -> socket.socket:
+        """A connection to the container's stdio, by conmon's packets. OSError: it does not listen."""
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            made.connect(str(self._files(id).attach / "attach"))
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def resize(self, id: str, width: int, height: int) -> None:
+        """Give the container's terminal its size. OSError: conmon does not listen."""
+        self._tell(id, f"1 {min(height, 1000)} {min(width, 1000)}\n")  # conmon refuses more
+
+    def exit_code(self, id: str) -> int | None:
+        """What conmon has written of the container's end; None where it has not, or it is removed already."""
+        try:
+            return int(self._files(id).exit.read_text())
+        except (OSError, ValueError):
+            return None
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _tell(self, id: str, words: str) -> None:
+        fd = os.open(self._files(id).ctl, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "wb", buffering=0) as fifo:
+            fifo.write(words.encode())
 
     def _files(self, id: str) -> Files:
         return Files(self._run, id)

@@ -39,7 +39,8 @@ class Launcher:
         sync = os.open(files.sync, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             given = [sync] if self._sealed is None else [sync, self._sealed]
-            env = {"_OCI_SYNCPIPE": str(sync)}
+            # conmon makes its console socket in TMPDIR: /tmp is everybody's.
+            env = {"_OCI_SYNCPIPE": str(sync), "TMPDIR": str(files.attach.parent)}
             # In the bundle, since conmon writes its `oom` file into its working directory too.
             done = await run(argv, deadline=self._deadline, env=env, pass_fds=given, cwd=str(files.bundle))
         finally:

@@ -11,7 +11,7 @@ from podctl.client import Client, connect
 from podctl.failure import Failure, UsageFailure
 from podctl.flags import Parser, add_file_flags
 from podctl.manifests import Manifest
-from podctl.submitting import Reporter, add_result_flags, submit_all
+from podctl.submitting import Reporter, add_result_flags, create, submit_all
 from podplane.kinds import kind_of
 from podplane.v1 import config_pb2, meta_pb2, namespace_pb2
 
@@ -51,11 +51,7 @@ def run(args: Namespace) -> int:
     with connect(args) as client:
         if made is None:
             return submit_all(args, client, _create, "creating")
-        item = Manifest(made, kind_of(made), "the command line", 1, 1)
-        item.settle(client.namespace, args.namespace is not None)
-        dry = args.dry_run == "client"
-        obj = made if dry else client.write("Create", made)
-        reporter.report(item.kind, obj, "created")
+        reporter.report(kind_of(made), create(client, args, made), "created")
     return 0
 
 

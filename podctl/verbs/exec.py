@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from typing import Any
 
-from podctl.client import Client, connect
+from podctl.client import connect
 from podctl.durations import seconds_flag
 from podctl.failure import Failure, UsageFailure
 from podctl.flags import Parser
 from podctl.podtarget import default_container, one_pod
-from podctl.terminal import Input, is_terminal, print_frame
+from podctl.terminal import converse, is_terminal
 from podplane.v1.requests_pb2 import ExecRequest, ExecResponse
 
 USAGE = "(POD | TYPE/NAME) [-c CONTAINER] [-i] [-t] -- COMMAND [ARGS...]"
@@ -58,22 +57,7 @@ def run(args: Namespace) -> int:
             tty=args.tty and (terminal or not args.stdin),
             timeoutSeconds=max(1, round(seconds)) if seconds > 0 else None,
         )
-        return converse(client, "Pods/Exec", start, raw=terminal)
-
-
-def converse(client: Client, method: str, start: ExecRequest.Start, *, raw: bool) -> int:
-    """Pass everything on in both directions until the command's end; its exit status."""
-    with Input(stdin=start.stdin, raw=raw) as given:
-        for frame in client.duplex(method, given.frames(ExecRequest(start=start)), ExecResponse):
-            kind = frame.WhichOneof("frame")
-            if kind == "exit":
-                end: Any = frame.exit
-                break
-            if kind is not None:
-                print_frame(kind, getattr(frame, kind))
-        else:
-            raise Failure("error: the stream ended without an exit status")
-    return _status(end)
+        return _status(converse(client, "Pods/Exec", start, raw=terminal))
 
 
 def _status(end: ExecResponse.Exit) -> int:
