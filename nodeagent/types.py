@@ -59,12 +59,14 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the cgroup of a container enforces. None: no limit. cpu in millicores, memory in bytes."""
+    """What a cgroup enforces. None: no limit. cpu in millicores, memory in bytes."""
 
     cpu_request: int | None = None
     cpu_limit: int | None = None
     memory_request: int | None = None
     memory_limit: int | None = None
+    pids_limit: int | None = None
+    """Of pods; a container shares its pod's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class ContainerRequest:
     resources: Resources
     security: Security
     cgroup: str
-    """cgroup path below the node's root: podplane/<qos>/pod<uid>/<container>_<attempt>."""
+    """cgroup path below the node's root: podplane/[<qos>/]pod<uid>/<container>_<attempt>."""
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False

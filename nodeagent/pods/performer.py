@@ -12,6 +12,7 @@ import logging
 import signal
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,12 @@ class Performer:
         try:
             request = requests.sandbox(pod, effect.attempt, netfiles.hostname(pod, naming), effect.address)
             async with asyncio.timeout(self._tools.deadlines.sandbox):
-                self.sandbox = await self._tools.sandboxes.create(request)
+                # Beside the network: the runtime would make the same directories later, one after the other.
+                cgroup = asyncio.create_task(asyncio.to_thread(self._make_cgroup))
+                try:
+                    self.sandbox = await self._tools.sandboxes.create(request)
+                finally:
+                    await cgroup
                 # In memory, and done before a thread would have begun.
                 omitted = netfiles.write(self._tools.paths, pod, effect.address, naming)
         except (SandboxFailure, netfiles.NameFailure, OSError) as error:
@@ -103,6 +109,13 @@ class Performer:
         for words in omitted:
             self._tools.reports.event(pod, do.Tell("Warning", "DNSConfigForming", words))
         return did.SandboxReady(self._now, effect.attempt)
+
+    def _make_cgroup(self) -> None:
+        asked = replace(
+            requests.pod_resources(self._state.pod), pids_limit=self._tools.runtime.facts.pids_limit or None
+        )
+        name = requests.pod_cgroup(self._tools.facts.cgroup_root, self._state)
+        self._tools.runtime.pod_cgroups.make(name, asked)
 
     async def _remove_sandbox(self, effect: do.RemoveSandbox) -> Outcome:
         try:

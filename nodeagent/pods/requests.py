@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from nodeagent.pods.resources import amount, container_request, qos_class
+from nodeagent.pods.resources import amount, container_request, pod_limit, pod_request
 from nodeagent.pods.state import PodState
 from nodeagent.types import Resources, SandboxRequest, Security
+from podplane.qos import qos_class
 from podplane.v1.config_pb2 import Secret
 from podplane.v1.container_pb2 import Container, SeccompProfile
 from podplane.v1.pod_pb2 import Pod
 
-_SCORES = {"Guaranteed": -997, "BestEffort": 1000}
+LOWEST_OOM_SCORE = -997
+_SCORES = {"Guaranteed": LOWEST_OOM_SCORE, "BestEffort": 1000}
 
 
 def spec_of(state: PodState, name: str) -> Container:
@@ -70,8 +72,9 @@ def sandbox(pod: Pod, attempt: int, hostname: str, address: str) -> SandboxReque
 
 
 def pod_cgroup(root: str, state: PodState) -> str:
-    """<root>/<qos>/pod<uid>."""
-    return f"{root}/{qos_class(state.pod.spec).lower()}/pod{state.uid}"
+    """<root>/pod<uid> for a guaranteed pod, <root>/<qos>/pod<uid> for others: what is promised competes at the top."""
+    qos = qos_class(state.pod.spec)
+    return f"{root}/pod{state.uid}" if qos == "Guaranteed" else f"{root}/{qos.lower()}/pod{state.uid}"
 
 
 def cgroup(root: str, state: PodState, name: str, attempt: int) -> str:
@@ -91,6 +94,16 @@ def resources(container: Container) -> Resources:
         cpu_limit=of("cpu", limits.get("cpu", "")),
         memory_request=of("memory", container_request(container, "memory")),
         memory_limit=of("memory", limits.get("memory", "")),
+    )
+
+
+def pod_resources(pod: Pod) -> Resources:
+    """What the pod's cgroup enforces on its containers together."""
+    return Resources(
+        cpu_request=pod_request(pod.spec, "cpu"),
+        cpu_limit=pod_limit(pod.spec, "cpu"),
+        memory_request=pod_request(pod.spec, "memory"),
+        memory_limit=pod_limit(pod.spec, "memory"),
     )
 
 

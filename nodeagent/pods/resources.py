@@ -1,19 +1,16 @@
 """What a pod asks of a node, and whether the node still has it. Pure.
 
-Requests as Kubernetes counts them: the larger of the sum over the apps and the largest init container, plus
-overhead. A request that is unset is the limit of the same name.
+A request that is unset is the limit of the same name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from podplane import quantity
 from podplane.v1.container_pb2 import Container
 from podplane.v1.pod_pb2 import Pod, PodSpec
-
-_COMPUTE = ("cpu", "memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +36,28 @@ def amount(name: str, text: str) -> int:
 
 def pod_request(spec: PodSpec, name: str) -> int:
     """How much of resource `name` the pod is promised."""
-    apps = sum(amount(name, container_request(container, name)) for container in spec.containers)
-    init = max((amount(name, container_request(container, name)) for container in spec.initContainers), default=0)
-    return max(apps, init) + amount(name, spec.overhead.get(name, ""))
+    return _total(spec, name, lambda container: amount(name, container_request(container, name)))
+
+
+def pod_limit(spec: PodSpec, name: str) -> int | None:
+    """How much of it the pod may have; None unless every container has a limit (the kubelet's ResourceConfigForPod)."""
+    if not all(container.resources.limits.get(name) for container in (*spec.initContainers, *spec.containers)):
+        return None
+    return sum_of_limits(spec, name)
+
+
+def sum_of_limits(spec: PodSpec, name: str) -> int:
+    """The limits that there are, as the pod's containers run."""
+    return _total(spec, name, lambda container: amount(name, container.resources.limits.get(name, "")))
+
+
+def _total(spec: PodSpec, name: str, of: Callable[[Container], int]) -> int:
+    """The apps together or the largest init container, sidecars beside either (KEP-753), plus overhead."""
+    sidecars = peak = 0
+    for container in spec.initContainers:
+        sidecars += of(container) if container.restartPolicy == "Always" else 0
+        peak = max(peak, sidecars + (0 if container.restartPolicy == "Always" else of(container)))
+    return max(sidecars + sum(map(of, spec.containers)), peak) + amount(name, spec.overhead.get(name, ""))
 
 
 def admit(pod: Pod, others: Iterable[Pod], allocatable: Mapping[str, str]) -> Refusal | None:
@@ -69,18 +85,3 @@ def _names(spec: PodSpec) -> set[str]:
 def _refusal(name: str, asked: int, used: int, capacity: int) -> Refusal:
     words = f"Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
     return Refusal(f"OutOf{name}", f"Pod was rejected: {words}")
-
-
-def qos_class(spec: PodSpec) -> str:
-    """Guaranteed, Burstable or BestEffort, by cpu and memory of every container."""
-    asked = False
-    guaranteed = True
-    for container in (*spec.initContainers, *spec.containers):
-        for name in _COMPUTE:
-            request = amount(name, container_request(container, name))
-            limit = amount(name, container.resources.limits.get(name, ""))
-            asked = asked or bool(request or limit)
-            guaranteed = guaranteed and bool(limit) and request == limit
-    if not asked:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nodeagent.pods.conditions import conditions, is_ready, is_started
-from nodeagent.pods.resources import qos_class
 from nodeagent.pods.state import EXITED, RUNNING, ContainerState, Ended, PodState
+from podplane.qos import qos_class
 from podplane.times import stamp
 from podplane.v1 import pod_pb2
 

@@ -1,7 +1,8 @@
 """The node's cgroups: which layout there is, the cgroups of pods, who is in them, and their end.
 
-Knows paths below the node's root (`podplane/<qos>/pod<uid>/<container>_<attempt>`), v1 (one tree per controller)
-and v2 (one tree). Limits of containers are set by the OCI runtime; this module never writes them. Fails with OSError.
+Knows paths below the node's root (`podplane/[<qos>/]pod<uid>/<container>_<attempt>`), v1 (one tree per controller)
+and v2 (one tree). Never writes a limit: those of containers are the OCI runtime's, those above are limits.py's. Fails
+with OSError.
 """
 
 from __future__ import annotations
@@ -109,10 +110,13 @@ class Cgroups:
         return 0
 
     def _memory(self, cgroup: str) -> Path:
+        return self.tree_of("memory") / cgroup / ("memory.events" if self.version == 2 else "memory.oom_control")
+
+    def tree_of(self, controller: str) -> Path:
+        """The tree in which a controller has its files."""
         if self.version == 2:
-            return self.trees[0] / cgroup / "memory.events"
-        tree = next((tree for tree in self.trees if "memory" in tree.name.split(",")), self.trees[0])
-        return tree / cgroup / "memory.oom_control"
+            return self.trees[0]
+        return next((tree for tree in self.trees if controller in tree.name.split(",")), self.trees[0])
 
     def prepay(self) -> None:
         """Pay the RCU wait of the first cgroup.procs write after a quiet time: call in a thread while others work.

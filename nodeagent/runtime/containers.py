@@ -36,6 +36,7 @@ from nodeagent.runtime.ending import end_conmon, kill_cgroup
 from nodeagent.runtime.filters import DEFAULT_PROFILE, Filters
 from nodeagent.runtime.images import ImageStore
 from nodeagent.runtime.launch import Launcher
+from nodeagent.runtime.pod_cgroups import PodCgroups
 from nodeagent.runtime.process import Completed, ProgramTimeout, run
 from nodeagent.runtime.rootfs import Rootfs, remove_tree
 from nodeagent.runtime.supervision import Supervision, Watched, living_conmon, read_exit
@@ -43,12 +44,14 @@ from nodeagent.types import (
     ContainerExit,
     ContainerFound,
     ContainerRequest,
+    Resources,
     RuntimeFailure,
 )
 
 CONMON_CGROUP = "podplane/conmon"
 _PAID_FOR = 0.03
 """Seconds after which a write to cgroup.procs waits again."""
+_UNLIMITED = Resources()
 logger = logging.getLogger(__name__)
 
 
@@ -69,10 +72,10 @@ class ContainerRuntime:
     def __init__(
         self, *, state: Path, run: Path, images: ImageStore, programs: Programs, cgroups: Cgroups,
         node: spec.Facts, rootfs: Rootfs, filters: Filters, deadlines: Deadlines, conmon_cgroup: str,
-        sealed: int | None,
+        sealed: int | None, pod_cgroups: PodCgroups,
     ) -> None:  # fmt: skip
         self.exits: asyncio.Queue[ContainerExit] = asyncio.Queue()
-        self.programs, self.cgroups, self.facts = programs, cgroups, node
+        self.programs, self.cgroups, self.facts, self.pod_cgroups = programs, cgroups, node, pod_cgroups
         self.exit_directory = run / "exits"
         self._run, self._images, self._deadlines = run, images, deadlines
         self._rootfs, self._conmon_cgroup = rootfs, conmon_cgroup
@@ -87,18 +90,22 @@ class ContainerRuntime:
     @classmethod
     async def open(
         cls, *, state: Path, run: Path, runtime: str = "auto", images: ImageStore, hidden: Sequence[Path] = (),
-        pids_limit: int = 4096, deadlines: Deadlines | None = None, conmon_cgroup: str = CONMON_CGROUP,
+        pids_limit: int = 4096, pods: Resources = _UNLIMITED, deadlines: Deadlines | None = None,
+        conmon_cgroup: str = CONMON_CGROUP,
     ) -> Self:  # fmt: skip
         """Detect, prepare and try: raises RuntimeNotReady unless a container has run to its end.
 
-        `hidden`: further paths of the node that no container of image "host" may see.
+        `hidden`: further paths of the node that no container of image "host" may see. `pids_limit`: of a pod; 0: none.
+        `pods`: what all pods together may have; their cgroups are beside conmon's.
         """
         deadlines = deadlines or Deadlines()
         try:
             cgroups = await asyncio.to_thread(Cgroups.detect)
             programs = await find_programs(runtime, run, cgroups)
             rootfs = Rootfs(state, run, images.layers, hidden)
+            pod_cgroups = PodCgroups(cgroups, conmon_cgroup.rpartition("/")[0])
             await asyncio.to_thread(_prepare, run, rootfs, cgroups, conmon_cgroup)
+            await asyncio.to_thread(pod_cgroups.open, pods)
             version = f"crun {programs.version}" if programs.kind == "crun" else None
             filters = await asyncio.to_thread(Filters, state, version)
             node = await asyncio.to_thread(facts, cgroups, pids_limit, conmon_cgroup)
@@ -108,7 +115,8 @@ class ContainerRuntime:
         except OSError as error:
             raise RuntimeNotReady(f"cannot prepare the container runtime: {error}") from error
         made = cls(state=state, run=run, images=images, programs=programs, cgroups=cgroups, node=node, rootfs=rootfs,
-                   filters=filters, deadlines=deadlines, conmon_cgroup=conmon_cgroup, sealed=sealed)  # fmt: skip
+                   filters=filters, deadlines=deadlines, conmon_cgroup=conmon_cgroup, sealed=sealed,
+                   pod_cgroups=pod_cgroups)  # fmt: skip
         try:
             await selftest.check(made, f"{conmon_cgroup}-selftest", deadlines.start)
             await asyncio.to_thread(made._bundles.remove_log, selftest.request(""))
@@ -262,6 +270,10 @@ class ContainerRuntime:
         """The container's log file."""
         record = self._bundles.record(id)
         return Path(record.log) if record else None
+
+    def scratch(self, id: str) -> Path:
+        """Where the container's own files are on the node's disk."""
+        return self._rootfs.scratch(id)
 
     def living_logs(self) -> Sequence[tuple[str, Path]]:
         """(id, log file) of every container whose end is still to come: what a LogRotator looks at."""

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nodeagent.runtime import capabilities
+from nodeagent.runtime import capabilities, limits
 from nodeagent.runtime.image import Image
 from nodeagent.types import ContainerRequest, Mount, Resources, RuntimeFailure
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-CPU_PERIOD = 100_000
 MASKED_PATHS = (
     "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
     "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
@@ -50,6 +49,7 @@ class Facts:
     swap_limit: bool = False
     """Whether the kernel can limit swap (v2, or v1 with swap accounting)."""
     pids_limit: int = 4096
+    """Processes and threads of a pod, and so of a container at the most; 0: no limit."""
     devices: tuple[Device, ...] = ()
 
 
@@ -111,10 +111,12 @@ def environment(request: ContainerRequest, image: Image, user: User) -> list[str
 
 def resources(asked: Resources, facts: Facts, privileged: bool) -> dict[str, Any]:
     """OCI `linux.resources`, which both runtimes translate to the cgroup version they find."""
-    cpu: dict[str, int] = {"shares": max(2, (asked.cpu_request or 0) * 1024 // 1000)}
+    cpu: dict[str, int] = {"shares": limits.shares(asked.cpu_request)}
     if asked.cpu_limit:
-        cpu |= {"quota": max(1000, asked.cpu_limit * CPU_PERIOD // 1000), "period": CPU_PERIOD}
-    made: dict[str, Any] = {"cpu": cpu, "pids": {"limit": facts.pids_limit}, "devices": _device_rules(privileged)}
+        cpu |= {"quota": limits.quota(asked.cpu_limit), "period": limits.CPU_PERIOD}
+    made: dict[str, Any] = {"cpu": cpu, "devices": _device_rules(privileged)}
+    if facts.pids_limit > 0:
+        made["pids"] = {"limit": facts.pids_limit}
     if asked.memory_limit:
         made["memory"] = {"limit": asked.memory_limit}
         if facts.swap_limit:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nodeagent.runtime import capabilities, conmon, references, seccomp, skopeo, spec, users
+from nodeagent.runtime import capabilities, conmon, limits, references, seccomp, skopeo, spec, users
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.filters import DEFAULT_PROFILE
 from nodeagent.runtime.image import Image, ImageFailure
@@ -247,3 +247,16 @@ def test_the_answer_of_conmon() -> None:
 def test_what_a_registrys_words_mean(words: str, reason: str) -> None:
     failure = skopeo.failure("x", f'time="2026" level=fatal msg="Error: {words}"\n')
     assert (failure.reason, failure.message) == (reason, f"failed to pull image 'x': Error: {words}")
+
+
+def test_limits_of_pods_in_both_cgroup_versions() -> None:
+    asked = Resources(cpu_request=250, cpu_limit=1500, memory_limit=1 << 30, pids_limit=4096)
+    v1, v2 = ({file: text for _, file, text in limits.settings(asked, version)} for version in (1, 2))
+    assert v1 == {
+        "cpu.shares": "256", "cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "150000",
+        "memory.limit_in_bytes": "1073741824", "pids.max": "4096",
+    }  # fmt: skip
+    assert v2 == {"cpu.weight": "10", "cpu.max": "150000 100000", "memory.max": "1073741824", "pids.max": "4096"}
+    unlimited = {file: text for _, file, text in limits.settings(Resources(), 2)}
+    assert unlimited == {"cpu.weight": "1", "cpu.max": "max 100000", "memory.max": "max", "pids.max": "max"}
+    assert limits.weight(limits.MAX_SHARES) == 10_000

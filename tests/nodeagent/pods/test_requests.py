@@ -1,0 +1,55 @@
+"""Where a pod's cgroup is and what it enforces, by its quality of service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nodeagent.pods.requests import pod_cgroup, pod_resources
+from nodeagent.pods.resources import pod_request
+from nodeagent.pods.state import new_state
+from nodeagent.types import Resources
+from podplane.v1.pod_pb2 import Pod
+from tests.nodeagent.pods.world import make_pod
+
+MI = 1 << 20
+
+
+def with_resources(pod: Pod, index: int = 0, init: bool = False, **quantities: str) -> Pod:
+    """Set cpu=, memory= (requests) and cpu_limit=, memory_limit= of one container."""
+    container = (pod.spec.initContainers if init else pod.spec.containers)[index]
+    for name, text in quantities.items():
+        resource, _, limit = name.partition("_")
+        (container.resources.limits if limit else container.resources.requests)[resource] = text
+    return pod
+
+
+@pytest.mark.parametrize(
+    ("quantities", "where"),
+    [
+        ({}, "root/besteffort/poduid-1"),
+        ({"cpu": "100m"}, "root/burstable/poduid-1"),
+        ({"cpu_limit": "1", "memory_limit": "64Mi"}, "root/poduid-1"),
+    ],
+)
+def test_the_quality_of_service_decides_where_a_pod_competes(quantities: dict[str, Any], where: str) -> None:
+    assert pod_cgroup("root", new_state(with_resources(make_pod(), **quantities))) == where
+
+
+def test_a_pod_is_limited_where_all_of_its_containers_are() -> None:
+    pod = with_resources(make_pod(2), 0, cpu="100m", memory_limit="64Mi", cpu_limit="1")
+    assert pod_resources(pod) == Resources(cpu_request=100, memory_request=64 * MI)
+    with_resources(pod, 1, memory_limit="32Mi")
+    assert pod_resources(pod) == Resources(cpu_request=100, memory_request=96 * MI, memory_limit=96 * MI)
+
+
+def test_init_containers_count_where_they_need_more_than_the_apps_and_sidecars_beside_both() -> None:
+    pod = with_resources(make_pod(apps=1, init=2), 0, memory="100Mi")
+    with_resources(pod, 1, init=True, memory="150Mi")
+    assert pod_request(pod.spec, "memory") == 150 * MI
+    pod.spec.initContainers[0].restartPolicy = "Always"
+    with_resources(pod, 0, init=True, memory="30Mi")
+    assert pod_request(pod.spec, "memory") == 180 * MI
+    with_resources(pod, 0, memory="160Mi")
+    assert pod_request(pod.spec, "memory") == 190 * MI
