@@ -31,8 +31,11 @@ from nodeagent.pods.manager import Pods
 from nodeagent.pods.objects import Objects
 from nodeagent.pods.outbox import Outbox
 from nodeagent.pods.recovery import recover
+from nodeagent.pods.requests import LOWEST_OOM_SCORE
 from nodeagent.pods.resolvconf import ClusterDns
 from nodeagent.pods.tools import NodeFacts, Tools
+from nodeagent.pressure.evictor import Evictor
+from nodeagent.pressure.hold import Hold
 from nodeagent.proxy.sync import ProxySync
 from nodeagent.receiver import FrameReceiver
 from nodeagent.runtime.containers import ContainerRuntime
@@ -46,6 +49,7 @@ from nodeagent.sandbox.network import Network
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.session import Session
 from nodeagent.streams import Streams
+from nodeagent.types import Resources
 from podplane.metrics_server import MetricsServer
 from podplane.tasks import TaskEnded, Tasks
 from podplane.v1.session_pb2 import ProxyReport, Welcome
@@ -80,6 +84,8 @@ class Agent:
         self._objects = Objects(config.paths)
         self._addresses = Addresses()
         self._disk = Disk()
+        hold = Hold(config.eviction_hard, config.pressure_transition)
+        self._evictor = Evictor(hold, config.paths, self._disk, lambda: self._look_now.set())
         self._metrics = Metrics()
         self._images = ImageStore(config.paths.state, config.paths.run, registries_conf=config.registries_conf)
         self._runtime: ContainerRuntime | None = None
@@ -109,6 +115,7 @@ class Agent:
         self._proxy.on_programmed(self._programmed)
         self._tasks.start(self._follower.run(), name="network follower")
         self._tasks.start(self._proxy.run(), name="proxy")
+        self._tasks.start(self._evictor.run(), name="pressure")
         began = await self._try_runtime()
         self._tasks.start(self._report_node(), name="node status")
         if not began:
@@ -153,6 +160,8 @@ class Agent:
                 images=self._images,
                 hidden=self._config.host_image_hide,
                 conmon_cgroup=f"{self._config.cgroup_root}/conmon",
+                pids_limit=self._config.pod_pids_limit,
+                pods=self._all_pods(),
             )
         except RuntimeNotReady as error:
             if str(error) != self._runtime_problem:
@@ -164,13 +173,22 @@ class Agent:
         await self._begin(self._runtime)
         return True
 
+    def _all_pods(self) -> Resources:
+        """What the pods may have together: all but what is reserved. Thresholds are there to keep them below it."""
+        reserved, this = self._config.reserved, self._machine
+        return Resources(
+            cpu_request=this.cpus * 1000 - reserved.cpu,
+            memory_limit=max(1 << 20, this.memory - reserved.memory),
+            pids_limit=this.pids - reserved.pids if reserved.pids else None,
+        )
+
     async def _retry_runtime(self) -> None:
         while not await self._try_runtime():
             await asyncio.sleep(RUNTIME_RETRY)
 
     async def _begin(self, runtime: ContainerRuntime) -> None:
         tools = self._tools(runtime)
-        pods = Pods(tools, self._outbox, self._tasks, self._machine.allocatable)
+        pods = Pods(tools, self._outbox, self._tasks, self._machine.allocatable, lambda: self._evictor.short)
         await recover(tools, pods)
         self._metrics.describe_pods(pods.phases)
         self._tasks.start(pods.route_exits(), name="exits")
@@ -180,6 +198,7 @@ class Agent:
         rotator = LogRotator(runtime.living_logs, runtime.reopen_log)
         self._tasks.start(rotator.run(), name="log rotation")
         streams = Streams(pods, self._outbox, self._tasks, self._config.paths, runtime)
+        self._evictor.attend(pods, runtime, self._config.cgroup_root)
         self._receiver.ready(pods, streams)
 
     def _tools(self, runtime: ContainerRuntime) -> Tools:
@@ -226,9 +245,8 @@ class Agent:
     async def _report_node(self) -> None:
         """At connect, on change, and once a minute."""
         while True:
-            left = await asyncio.to_thread(node_status.pressure, self._config.paths.state)
-            problems = self._runtime_problem, self._network_problem(), self._disk.problem
-            found = tuple(node_status.conditions(left, *problems))
+            problems = self._runtime_problem, self._network_problem()
+            found = tuple(node_status.conditions(self._evictor.short, *problems, self._remark()))
             now = self._clock.now()
             if found != self._said or now - self._said_at >= NODE_REPORT:
                 self._said, self._said_at = found, now
@@ -239,6 +257,12 @@ class Agent:
             except TimeoutError:
                 continue
             self._look_now.clear()
+
+    def _remark(self) -> str:
+        floor = -1000 if self._runtime is None else self._runtime.facts.oom_score_floor
+        if floor <= LOWEST_OOM_SCORE:
+            return ""
+        return f"without CAP_SYS_RESOURCE no container's oom_score_adj can be below {floor}"
 
     def _runtime_version(self) -> str:
         if self._runtime is None:
@@ -285,7 +309,9 @@ async def serve(config: Config) -> None:
         identity = await _unless(stop, identify(config))
         if identity is None:
             return
-        machine = node_status.machine(identity.node, config.node_ip, config.paths.state)
+        machine = node_status.machine(
+            identity.node, config.node_ip, config.paths.state, config.reserved, config.eviction_hard
+        )
         journal = Journal(config.paths.boot_journal, config.paths.durable_journal, machine.boot_id)
         network = await _network(config)
         await Agent(config, machine, journal, network).run(stop)

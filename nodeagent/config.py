@@ -10,15 +10,25 @@ import dataclasses
 import ipaddress
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nodeagent.paths import Paths
+from nodeagent.pressure.thresholds import (
+    DEFAULT_EVICTION,
+    DEFAULT_RESERVED,
+    NOTHING,
+    Reservation,
+    Threshold,
+    read_reservation,
+    read_thresholds,
+)
 from nodeagent.proxy import modes
 from nodeagent.sandbox.guard import Closed
 from nodeagent.sandbox.sysctls import pattern_problem
-from podplane import names
+from podplane import duration, names
 from podplane.logging import FORMATS, LEVELS
 from podplane.metrics_server import METRICS_HELP, metrics_address
 from podplane.options import Flags, Options
@@ -56,6 +66,13 @@ class Config:
     allowed_unsafe_sysctls: tuple[str, ...] = ()
     cgroup_root: str = "podplane"
     proxy_mode: str = "iptables"
+    pod_pids_limit: int = 4096
+    """Processes and threads of a pod; 0: no limit."""
+    reserved: Reservation = NOTHING
+    """What is kept for the system and for this agent."""
+    eviction_hard: tuple[Threshold, ...] = ()
+    pressure_transition: float = 300.0
+    """Seconds for which a pressure condition stays after the pressure has gone."""
     metrics: tuple[str, int] | None = None
     """Host and port of /metrics."""
     pod_access: frozenset[str] = frozenset()
@@ -119,6 +136,10 @@ def _config(options: argparse.Namespace) -> Config:
         cluster_dns=options.cluster_dns,
         cluster_domain=options.cluster_domain,
         host_image_hide=options.host_image_hide,
+        pod_pids_limit=options.pod_pids_limit,
+        reserved=options.system_reserved + options.kube_reserved,
+        eviction_hard=options.eviction_hard,
+        pressure_transition=options.eviction_pressure_transition_period,
         metrics=options.metrics_address,
         pod_access=options.pod_access,
     )
@@ -160,6 +181,53 @@ def _running(flags: Flags) -> None:
     flags.add("--cluster-domain", "cluster.local", "domain of services", type=_domain, metavar="NAME")
     words = "further paths of this machine that containers of `image: host` may not see, separated by commas"
     flags.add("--host-image-hide", (), words, type=_paths, metavar="PATH,...")
+    _resources(flags)
+
+
+def _resources(flags: Flags) -> None:
+    """Named as the kubelet's."""
+    words = "processes and threads that a pod may have; -1 for as many as the node has"
+    flags.add("--pod-pids-limit", "4096", words, type=_pids_limit, metavar="N")
+    words = "what of the node is kept from pods for the system: cpu, memory, ephemeral-storage, pid"
+    flags.add("--system-reserved", "", words, type=_explained(read_reservation), metavar="NAME=QUANTITY,...")
+    words = "the same for this agent and the runtime"
+    flags.add(
+        "--kube-reserved", DEFAULT_RESERVED, words, type=_explained(read_reservation), metavar="NAME=QUANTITY,..."
+    )
+    words = (
+        "below which the node has pressure and evicts pods: memory.available, nodefs.available, nodefs.inodesFree, "
+        "pid.available, each a quantity or a percentage; empty: never"
+    )
+    flags.add(
+        "--eviction-hard", DEFAULT_EVICTION, words, type=_explained(read_thresholds), metavar="SIGNAL<QUANTITY,..."
+    )
+    words = "how long a pressure condition stays after the pressure has gone"
+    flags.add("--eviction-pressure-transition-period", "5m", words, type=_explained(_not_negative), metavar="DURATION")
+
+
+def _explained(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """argparse keeps the words of ArgumentTypeError only."""
+
+    def explained(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return explained
+
+
+def _not_negative(text: str) -> float:
+    seconds = duration.parse(text)
+    if seconds < 0:
+        raise ValueError(f"{text!r} must not be negative")
+    return seconds
+
+
+def _pids_limit(text: str) -> int:
+    if not text.lstrip("-").isdigit() or not -1 <= int(text) <= 4_194_304 or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be -1, or from 1 to 4194304")
+    return max(0, int(text))
 
 
 def _node_name(text: str) -> str:

@@ -1,7 +1,7 @@
 """The Node object as this agent reports it: what the machine has, is called, runs, and suffers from.
 
-Reads /proc, /etc and the state directory's filesystem; decides conditions purely (`conditions`). Sources: Kubernetes'
-NodeStatus; the reservations and thresholds are the kubelet's defaults where it has some.
+Reads /proc, /etc and the state directory's filesystem; decides conditions purely (`conditions`). Source: Kubernetes'
+NodeStatus. What the node is short of, and what it keeps for itself, is nodeagent/pressure.
 """
 
 from __future__ import annotations
@@ -9,26 +9,19 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from nodeagent.pressure.signals import process_ids
+from nodeagent.pressure.thresholds import Reservation, Threshold, allocatable
 from podplane import quantity
 from podplane.v1.node_pb2 import Node, NodeStatus
 
 PODS = 110
-RESERVED_CPU = 50
-"""Millicores kept for the system and the agent."""
-RESERVED_MEMORY = 100 * 1024 * 1024
-EVICTION_MEMORY = 100 * 1024 * 1024
-"""Bytes available below which there is memory pressure (the kubelet's memory.available<100Mi)."""
-EVICTION_DISK = 0.10
-"""Share of the state directory's filesystem (the kubelet's nodefs.available<10%)."""
-EVICTION_INODES = 0.05
-EVICTION_PIDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +33,10 @@ class Machine:
     cpus: int
     memory: int
     disk: int
+    pids: int
     boot_id: str
+    allocatable: Mapping[str, str]
+    """What pods may have of the capacity."""
 
     @property
     def capacity(self) -> dict[str, str]:
@@ -50,29 +46,6 @@ class Machine:
             "pods": str(PODS),
             "ephemeral-storage": quantity.of_value(self.disk // 1024 * 1024, binary=True),
         }
-
-    @property
-    def allocatable(self) -> dict[str, str]:
-        memory = max(0, self.memory - RESERVED_MEMORY - EVICTION_MEMORY)
-        return {
-            "cpu": quantity.of_milli(max(0, self.cpus * 1000 - RESERVED_CPU)),
-            "memory": quantity.of_value(memory // 1024 * 1024, binary=True),
-            "pods": str(PODS),
-            "ephemeral-storage": quantity.of_value(int(self.disk * (1 - EVICTION_DISK)) // 1024 * 1024, binary=True),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Pressure:
-    """What is left, of what: bytes, inodes, process ids."""
-
-    memory_available: int
-    disk_free: int
-    disk_size: int
-    inodes_free: int
-    inodes: int
-    pids: int
-    pids_max: int
 
 
 def boot_id() -> str:
@@ -91,61 +64,43 @@ def default_ip() -> str:
         return address
 
 
-def machine(name: str, node_ip: str, state: Path) -> Machine:
+def machine(name: str, node_ip: str, state: Path, reserved: Reservation, thresholds: Iterable[Threshold]) -> Machine:
     """This machine. `state`: the directory whose filesystem is the node's ephemeral storage."""
-    disk = os.statvfs(state)
+    filesystem = os.statvfs(state)
+    cpus, disk = len(os.sched_getaffinity(0)), filesystem.f_blocks * filesystem.f_frsize
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Machine(
         name=name,
         ip=node_ip or default_ip(),
-        cpus=len(os.sched_getaffinity(0)),
-        memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        disk=disk.f_blocks * disk.f_frsize,
+        cpus=cpus,
+        memory=memory,
+        disk=disk,
+        pids=process_ids(),
         boot_id=boot_id(),
-    )
-
-
-def pressure(state: Path) -> Pressure:
-    """What is left now."""
-    disk = os.statvfs(state)
-    memory = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    running = Path("/proc/loadavg").read_text().split()[3].partition("/")[2]
-    return Pressure(
-        memory_available=int(memory["MemAvailable"].split()[0]) * 1024,
-        disk_free=disk.f_bavail * disk.f_frsize,
-        disk_size=disk.f_blocks * disk.f_frsize,
-        inodes_free=disk.f_favail,
-        inodes=disk.f_files,
-        pids=int(running),
-        pids_max=int(Path("/proc/sys/kernel/pid_max").read_text()),
+        allocatable=allocatable(cpus, memory, disk, PODS, reserved, thresholds),
     )
 
 
 def conditions(
-    left: Pressure, runtime: str | None, network: str | None, disk_problem: str = ""
+    short: Collection[str], runtime: str | None, network: str | None, remark: str = ""
 ) -> Iterator[tuple[str, str, str, str]]:
     """(type, status, reason, message). runtime, network: why each is not ready; None where it is. Pure.
 
-    disk_problem: why the state directory takes no writes, whatever its filesystem's numbers say (a quota).
+    short: the pressure conditions that are True. remark: what the node does less well than others.
     """
-    memory = left.memory_available < EVICTION_MEMORY
-    yield _pressure("MemoryPressure", memory, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory", "memory")
-    disk = left.disk_free < EVICTION_DISK * left.disk_size or left.inodes_free < EVICTION_INODES * left.inodes
-    disk = disk or bool(disk_problem)
-    yield _pressure("DiskPressure", disk, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", "disk")
-    pids = left.pids_max - left.pids < EVICTION_PIDS * left.pids_max
-    yield _pressure("PIDPressure", pids, "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "PID")
+    for type_, what, suffix in (("MemoryPressure", "memory", "Memory"), ("PIDPressure", "PID", "PID")):
+        is_on = type_ in short
+        reason = f"AgentHas{'Insufficient' if is_on else 'Sufficient'}{suffix}"
+        yield type_, str(is_on), reason, f"the node {'is short of' if is_on else 'has enough'} {what}"
+    disk = "DiskPressure" in short
+    reason = "AgentHasDiskPressure" if disk else "AgentHasNoDiskPressure"
+    yield "DiskPressure", str(disk), reason, f"the node {'is short of' if disk else 'has enough'} disk"
     if runtime is not None:
         yield "Ready", "False", "ContainerRuntimeNotReady", runtime
     elif network is not None:
         yield "Ready", "False", "NetworkPluginNotReady", network
     else:
-        yield "Ready", "True", "AgentReady", "the agent is ready to run pods"
-
-
-def _pressure(type_: str, is_on: bool, on: str, off: str, what: str) -> tuple[str, str, str, str]:
-    if is_on:
-        return type_, "True", on.replace("Kubelet", "Agent"), f"the node is short of {what}"
-    return type_, "False", off.replace("Kubelet", "Agent"), f"the node has enough {what}"
+        yield "Ready", "True", "AgentReady", "; ".join(filter(None, ("the agent is ready to run pods", remark)))
 
 
 def node(

@@ -10,23 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from nodeagent.pods import admission, failpoints
 from nodeagent.pods.disk import RETRY
-from nodeagent.pods.events import ClockStepped, Event, PodAdmitted, PodRefused
+from nodeagent.pods.events import ClockStepped, Event, PodAdmitted, PodEvicted, PodRefused
 from nodeagent.pods.kept import UNKNOWN, KeptPods
 from nodeagent.pods.objects import Key
 from nodeagent.pods.outbox import Outbox
-from nodeagent.pods.resources import Refusal
+from nodeagent.pods.resources import Refusal, pod_request
 from nodeagent.pods.state import PodState, new_state
 from nodeagent.pods.status import phase
 from nodeagent.pods.tools import Tools
 from nodeagent.pods.worker import PodWorker
+from nodeagent.pressure.refusal import refuse
 from nodeagent.runtime.logs import pod_directory
 from nodeagent.types import ContainerExit, Sandbox
+from podplane.qos import qos_class
 from podplane.tasks import Tasks
-from podplane.v1.pod_pb2 import Pod
+from podplane.v1.pod_pb2 import Pod, PodSpec
 from podplane.v1.session_pb2 import PodTrace
 
 log = logging.getLogger(__name__)
@@ -36,18 +38,32 @@ STALE_GRACE = 5.0
 
 
 class Pods:
-    """The pods of this node. `allocatable`: what admission counts with, Kubernetes names to quantities."""
+    """The pods of this node.
 
-    def __init__(self, tools: Tools, outbox: Outbox, tasks: Tasks, allocatable: Mapping[str, str]) -> None:
+    allocatable: what admission counts with, Kubernetes names to quantities. short: the node's pressure conditions.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        outbox: Outbox,
+        tasks: Tasks,
+        allocatable: Mapping[str, str],
+        short: Callable[[], Collection[str]],
+    ) -> None:
         self._tools = tools
         self._outbox = outbox
         self._tasks = tasks
         self._allocatable = allocatable
+        self._short = short
         self._workers: dict[str, PodWorker] = {}
         self._gone: dict[str, PodState] = {}
         self._unbound: set[str] = set()
         self._versions: dict[str, str] = {}
         self._unsaved: dict[str, Pod] = {}
+        self._burstable: dict[str, int] = {}
+        self._weight = 0
+        """Millicores that each burstable pod requests, and that all of them do."""
         self.kept = KeptPods(tools.paths)
         self.origin = UNKNOWN
         """The cluster and epoch that speak now: what they bind is theirs."""
@@ -60,10 +76,22 @@ class Pods:
         worker = PodWorker(self._tools, state, self._pod_gone)
         worker.found_sandbox(sandbox)
         self._workers[state.uid] = worker
+        self._weigh(state.uid, state.pod.spec)
         for event in events:
             worker.post(event)
         self._tasks.spawn(worker.run(), name=f"pod {state.title}")
         return worker
+
+    def _weigh(self, uid: str, spec: PodSpec | None) -> None:
+        """The burstable pods compete with the others by what they request, all together."""
+        if spec is None:
+            self._burstable.pop(uid, None)
+        elif qos_class(spec) == "Burstable":
+            self._burstable[uid] = pod_request(spec, "cpu")
+        milli = sum(self._burstable.values())
+        if milli != self._weight:
+            self._weight = milli
+            self._tools.runtime.pod_cgroups.weigh_burstable(milli)
 
     async def route_exits(self) -> None:
         """Until cancelled: every container's end to its pod."""
@@ -114,12 +142,12 @@ class Pods:
                 if uid in self._unsaved:
                     break
                 if uid not in self._workers and uid not in self._gone:
-                    self._begin(pod)
+                    self._begin(pod, waited=True)
 
-    def _begin(self, pod: Pod) -> None:
+    def _begin(self, pod: Pod, *, waited: bool = False) -> None:
         state = new_state(pod)
         state.offset = self._tools.clock.offset
-        refusal = self._refusal(pod)
+        refusal = self._refusal(pod, waited=waited)
         now = self._tools.clock.now()
         deleted = pod.metadata.HasField("deletionTimestamp")
         event: Event = PodRefused(now, refusal.reason, refusal.message) if refusal else PodAdmitted(now)
@@ -127,7 +155,9 @@ class Pods:
         if deleted:  # deleted before the node ever saw it: there is nothing to stop
             worker.delete(0.0)
 
-    def _refusal(self, pod: Pod) -> Refusal | None:
+    def _refusal(self, pod: Pod, *, waited: bool) -> Refusal | None:
+        if not waited and (refusal := refuse(pod, self._short())):  # one that waited for the disk was taken on before
+            return refusal
         others = [worker.state.pod for worker in self._workers.values() if not worker.state.final]
         return admission.refusal(pod, others, self._allocatable, self._tools.facts.unsafe_sysctls)
 
@@ -161,6 +191,24 @@ class Pods:
         log.info("verdict on pod %s: %s: %s", uid, "keep" if keep else "remove", reason)
         if not keep:
             self.remove(uid, self._own_grace(uid))
+
+    # ── what the node cannot bear ────────────────────────────────────────────────────────────────────────────
+
+    def evictable(self) -> list[PodState]:
+        """The pods that are not at their end already."""
+        states = (worker.state for worker in self._workers.values())
+        return [state for state in states if not (state.final or state.deleted or state.stopping == "failed")]
+
+    def evict(self, uid: str, message: str) -> None:
+        """End a pod; it fails as Evicted."""
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.post(PodEvicted(self._tools.clock.now(), message))
+
+    def holds_processes(self, uid: str) -> bool:
+        """Whether a container of the pod may still run."""
+        worker = self._workers.get(uid)
+        return worker is not None and any(container.live for container in worker.state.containers)
 
     def _own_grace(self, uid: str) -> float:
         worker = self._workers.get(uid)
@@ -201,6 +249,7 @@ class Pods:
 
     def _pod_gone(self, uid: str) -> None:
         worker = self._workers.pop(uid)
+        self._weigh(uid, None)
         self._gone[uid] = worker.state
         if uid in self._unbound:
             self._forget(uid)

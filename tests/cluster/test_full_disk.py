@@ -22,7 +22,7 @@ NAME = "node-1"
 @pytest.fixture
 def own(clusters: MakeCluster) -> Iterator[Cluster]:
     """A node whose state directory is a small filesystem of its own."""
-    cluster = clusters("fulldisk", nodes=1)
+    cluster = clusters("fulldisk", nodes=1, agent=("--eviction-pressure-transition-period", "1s"))
     cluster.stop(NAME)
     state, aside = cluster.root / NAME, "/tmp/state"
     for argv in (

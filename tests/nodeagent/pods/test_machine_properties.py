@@ -106,11 +106,7 @@ class PodLife(RuleBasedStateMachine):
         if ends:
             world.alive.clear()
         world.post(did.AgentRestarted(world.now, False, world.state.sandbox.stage == "ready", instances))
-        world.alive = {
-            name: attempt
-            for name, attempt in world.alive.items()
-            if do.KillContainer(name, attempt) not in world.pending
-        }
+        world.alive = {name: attempt for name, attempt in world.alive.items() if world.state.container(name).live}
 
     @precondition(lambda self: len(self.world.statuses) > 25)  # most lives shall be lived first
     @rule(grace=st.sampled_from([0.0, 5.0, 30.0]))

@@ -58,7 +58,7 @@ class OneAgent:
             objects=self.objects, runtime=self.runtime, images=images, sandboxes=Sandboxes(self.paths.run, None),
             volumes=Volumes(self.paths.state, self.paths.run), reports=self.outbox,
         )  # fmt: skip
-        self.pods = Pods(tools, self.outbox, self.tasks, ALLOCATABLE)
+        self.pods = Pods(tools, self.outbox, self.tasks, ALLOCATABLE, frozenset)
         await recover(tools, self.pods)
         self.tasks.start(self.pods.route_exits(), name="exits")
 
