@@ -52,7 +52,7 @@ class Sessions:
         """Called with the node's name whenever its agent has spoken."""
         self._sessions: dict[str, Session] = {}
         self._last_seen: dict[str, float] = {}
-        self.hub = Hub(objects.cache, self._sessions, self.reports.forget)
+        self.hub = Hub(objects.cache, self._sessions, self.reports.forget, self._alive)
 
     async def run(self) -> None:
         """Route changes to the sessions, until cancelled."""
@@ -61,6 +61,11 @@ class Sessions:
     def connected(self) -> set[str]:
         """The nodes with a live session."""
         return set(self._sessions)
+
+    def _alive(self) -> list[str]:
+        """The nodes that were heard of within the grace period."""
+        since = asyncio.get_running_loop().time() - self.settings.grace
+        return [name for name, at in self._last_seen.items() if at >= since]
 
     def last_seen(self, name: str) -> float | None:
         """When the node's agent last spoke, on the loop's clock; None: not since this process began."""
@@ -93,6 +98,7 @@ class Sessions:
         session = Session(node, hello.instanceID, self.objects.cache, self.hub.placement, now)
         self._sessions[node] = session
         self.heard(session)
+        self.hub.entered(session)
         return session
 
     def is_current(self, session: Session) -> bool:

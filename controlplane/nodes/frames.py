@@ -70,6 +70,11 @@ def verdict(uid: str, keep: bool, reason: str) -> bytes:
     return session_pb2.ControlFrame(verdict=word).SerializeToString()
 
 
+def withdrawn(uid: str) -> bytes:
+    """No node's rules lead to this pod any more."""
+    return session_pb2.ControlFrame(withdrawn=session_pb2.Withdrawn(uid=uid)).SerializeToString()
+
+
 def goodbye(reason: str, reconnect: bool) -> bytes:
     """The session ends."""
     word = session_pb2.Goodbye(reason=reason, reconnect=reconnect)

@@ -1,17 +1,19 @@
 """Routes what happens in the store to the sessions that it concerns: one subscription a kind for all nodes.
 
-Owns the subscriptions and the placement index. A subscription that was too slow starts over: the index is loaded
-again and every session gets a snapshot.
+Owns the subscriptions, the placement index and what is known of withdrawals. A subscription that was too slow starts
+over: the index is loaded again and every session gets a snapshot.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from controlplane.nodes import frames
 from controlplane.nodes.placement import Placement
 from controlplane.nodes.session import Session, digest
+from controlplane.nodes.withdrawals import Withdrawals
 from controlplane.store.cache import Subscription, WatchCache
 from controlplane.store.stored import Event
 from podplane.errors import Expired
@@ -21,19 +23,32 @@ logger = logging.getLogger(__name__)
 
 
 class Hub:
-    """Feeds `sessions`, which its owner keeps, by node name; tells `on_removed` the uid of each pod that is gone."""
+    """Feeds `sessions`, which its owner keeps, by node name; tells `on_removed` the uid of each pod that is gone.
 
-    def __init__(self, cache: WatchCache, sessions: Mapping[str, Session], on_removed: Callable[[str], None]) -> None:
+    `alive`: the nodes that were heard of lately, connected or not: their rules count.
+    """
+
+    def __init__(
+        self,
+        cache: WatchCache,
+        sessions: Mapping[str, Session],
+        on_removed: Callable[[str], None],
+        alive: Callable[[], Iterable[str]],
+    ) -> None:
         self._cache = cache
         self._sessions = sessions
         self._on_removed = on_removed
+        self._alive = alive
         self.placement = Placement()
+        self._withdrawals = Withdrawals()
         self._services: dict[str, int] = {}
         self._services_digest = ""
         self._pods = self._load()
 
     def _load(self) -> Subscription:
-        self.placement.load(self._cache.list(POD))
+        pods = self._cache.list(POD)
+        self.placement.load(pods)
+        self._withdrawals.load_pods(pods)
         return self._cache.watch(POD)
 
     async def run(self) -> None:
@@ -60,6 +75,9 @@ class Hub:
             if kind is SERVICE:
                 self._services = {one.obj.metadata.uid: one.revision for one in self._cache.list(SERVICE)}
                 self._services_digest = ""
+            elif kind is ENDPOINT_SLICE:
+                self._withdrawals.load_slices(self._cache.list(ENDPOINT_SLICE))
+                self._tell_withdrawn()
             try:
                 async for batch in subscription:
                     for event in batch:
@@ -80,6 +98,11 @@ class Hub:
         node = self.placement.remove(event.stored) if gone else self.placement.put(event.stored)
         if gone:
             self._on_removed(event.stored.obj.metadata.uid)
+            self._withdrawals.pod_removed(event.stored.obj.metadata.uid)
+        elif node:
+            # First, so that the agent of a pod that no rule leads to knows it when it learns of the deletion.
+            self._withdrawals.pod_changed(event.stored)
+            self._tell_withdrawn()
         session = self._sessions.get(node)
         if session is None:
             return
@@ -95,10 +118,32 @@ class Hub:
         if stored.kind not in (CONFIG_MAP, SECRET):
             for session in self._sessions.values():
                 session.object_changed(event)
+            if stored.kind is ENDPOINT_SLICE:
+                self._withdrawals.slice_changed(event)
+                self._tell_withdrawn()
             return
         for node in self.placement.users((stored.kind.name, stored.namespace, stored.name)):
             if node in self._sessions:
                 self._sessions[node].object_changed(event)
+
+    def programmed(self, node: str, revision: int) -> None:
+        """A node's rules are that far."""
+        self._withdrawals.programmed(node, revision)
+        self._tell_withdrawn()
+
+    def rules_of(self, node: str) -> int:
+        """The revision that a node's rules express, as it last said; 0 where it never did."""
+        return self._withdrawals.rules_of(node)
+
+    def _tell_withdrawn(self) -> None:
+        for node, uid in self._withdrawals.due(self._alive()):
+            if node in self._sessions:
+                self._sessions[node].control(frames.withdrawn(uid))
+
+    def entered(self, session: Session) -> None:
+        """A session begins: its agent may have missed what the one before was told."""
+        for uid in self._withdrawals.of(session.node):
+            session.control(frames.withdrawn(uid))
 
     def _count_service(self, event: Event) -> None:
         uid = event.stored.obj.metadata.uid

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from controlplane.nodes.session import digest
-from podplane.kinds import NODE, POD, SERVICE
+from podplane.kinds import ENDPOINT_SLICE, NODE, POD, SERVICE
 from podplane.v1 import config_pb2, event_pb2, node_pb2, pod_pb2, requests_pb2, service_pb2, session_pb2
 from tests.controlplane.nodes.agent import Agent
 from tests.controlplane.plane import Client, Plane, node_request, running, status
@@ -140,6 +140,43 @@ async def test_deltas_bring_a_pods_objects_before_it_and_its_end(plane: Plane) -
     await admin.call("Pods/Delete", requests_pb2.DeleteRequest(name="mine", gracePeriodSeconds=0))
     gone = await agent.hear("unbind")
     assert (gone.name, gone.gracePeriodSeconds) == ("mine", 0)
+
+
+async def test_a_pods_end_waits_for_every_nodes_rules(plane: Plane) -> None:
+    admin, one, two = plane.person(), Agent(plane, "node-1"), Agent(plane, "node-2")
+    for agent in (one, two):
+        await agent.connect()
+        agent.say(proxy=session_pb2.ProxyReport(programmedRevision=1))
+    await admin.call("Services/Create", _service("web"))
+    wanted = pod("web")
+    wanted.metadata.labels["app"] = "web"
+    made = await admin.call("Pods/Create", wanted)
+    one.say(podStatus=_serving(made))
+    slices = plane.control.objects.cache
+    assert await until(lambda: [each for s in slices.list(ENDPOINT_SLICE) for each in s.obj.endpoints])
+    await admin.call("Pods/Delete", requests_pb2.DeleteRequest(name="web", gracePeriodSeconds=30))
+    await one.hear("update")
+    (leaving,) = await until(
+        lambda: [s for s in slices.list(ENDPOINT_SLICE) if any(each.conditions.terminating for each in s.obj.endpoints)]
+    )
+    one.say(proxy=session_pb2.ProxyReport(programmedRevision=leaving.revision))
+    two.say(proxy=session_pb2.ProxyReport(programmedRevision=leaving.revision - 1))
+    await until(lambda: plane.control.sessions.hub.rules_of("node-2") == leaving.revision - 1)
+    assert "withdrawn" not in [frame.WhichOneof("frame") for frame in one.heard]
+    two.say(proxy=session_pb2.ProxyReport(programmedRevision=leaving.revision))
+    assert (await one.hear("withdrawn")).uid == made.metadata.uid
+    again = Agent(plane, "node-1")  # the same instance, whose connection broke
+    await again.connect()
+    assert [f.withdrawn.uid for f in again.heard if f.WhichOneof("frame") == "withdrawn"] == [made.metadata.uid]
+
+
+def _serving(made: pod_pb2.Pod) -> session_pb2.PodStatusReport:
+    report = session_pb2.PodStatusReport(
+        namespace="default", name=made.metadata.name, uid=made.metadata.uid, sequence=1
+    )
+    report.status.phase, report.status.podIP = "Running", "10.244.0.5"
+    report.status.conditions.add(type="Ready", status="True")
+    return report
 
 
 async def test_a_secret_leaves_the_node_with_its_last_pod_and_comes_back_as_it_is_then(plane: Plane) -> None:
