@@ -25,6 +25,7 @@ from nodeagent.node_status import Machine
 from nodeagent.pods.addresses import Addresses
 from nodeagent.pods.clock import Clock
 from nodeagent.pods.disk import Disk
+from nodeagent.pods.hostports import HostPorts
 from nodeagent.pods.journal import Journal
 from nodeagent.pods.kept import KeptPods
 from nodeagent.pods.manager import Pods
@@ -217,6 +218,7 @@ class Agent:
             volumes=Volumes(paths.state, paths.run, host_path_allow=self._config.host_path_allow, facts=downward),
             reports=self._outbox,
             network_problem=self._network_problem,
+            host_ports=HostPorts(self._proxy.set_host_ports),
             disk=self._disk,
             metrics=self._metrics,
         )

@@ -12,7 +12,7 @@ from nodeagent.pods.resources import Refusal, admit
 from nodeagent.sandbox.sysctls import refusal as sysctl_refusal
 from podplane.v1.pod_pb2 import Pod
 
-_ANY = "0.0.0.0"
+ANY_ADDRESS = "0.0.0.0"
 HostPort = tuple[str, int, str]
 """protocol, port, address."""
 
@@ -48,8 +48,8 @@ def host_ports(pod: Pod) -> Iterator[HostPort]:
     for container in (*pod.spec.initContainers, *pod.spec.containers):
         for port in container.ports:
             if port.hostPort:
-                yield port.protocol or "TCP", port.hostPort, port.hostIP or _ANY
+                yield port.protocol or "TCP", port.hostPort, port.hostIP or ANY_ADDRESS
 
 
 def _overlap(one: HostPort, other: HostPort) -> bool:
-    return one[:2] == other[:2] and (one[2] == other[2] or _ANY in (one[2], other[2]))
+    return one[:2] == other[:2] and (one[2] == other[2] or ANY_ADDRESS in (one[2], other[2]))

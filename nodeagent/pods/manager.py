@@ -77,6 +77,7 @@ class Pods:
         worker.found_sandbox(sandbox)
         self._workers[state.uid] = worker
         self._weigh(state.uid, state.pod.spec)
+        self._tools.host_ports.follow(state)  # at once: the proxy must not take away what an earlier agent has made
         for event in events:
             worker.post(event)
         self._tasks.spawn(worker.run(), name=f"pod {state.title}")

@@ -11,6 +11,7 @@ from nodeagent.pods.addresses import Addresses
 from nodeagent.pods.clock import Clock
 from nodeagent.pods.disk import Disk
 from nodeagent.pods.effects import Tell
+from nodeagent.pods.hostports import HostPorts
 from nodeagent.pods.journal import Journal
 from nodeagent.pods.netfiles import Naming
 from nodeagent.pods.objects import Objects
@@ -88,6 +89,7 @@ class Tools:
     volumes: Volumes
     reports: Reports
     network_problem: Callable[[], str | None] = lambda: None
+    host_ports: HostPorts = field(default_factory=HostPorts)
     disk: Disk = field(default_factory=Disk)
     metrics: Metrics = field(default_factory=Metrics)
     deadlines: Deadlines = field(default_factory=Deadlines)

@@ -136,6 +136,7 @@ class PodWorker:
             await self._write_down()
         self._report(issued)
         self._tools.prober.follow(self.state, self.post)
+        self._tools.host_ports.follow(self.state)
         for effect in issued:
             self._begin(effect)
         if isinstance(event, did.SpecChanged):  # labels and annotations may be files

@@ -60,8 +60,6 @@ def _host_ports(spec: pod_pb2.PodSpec, path: str, found: Problems, *, of_pod: bo
                 if spec.hostNetwork and (of_pod or port.hostPort) and port.hostPort != port.containerPort:
                     words = "must match `containerPort` when `hostNetwork` is true"
                     found.invalid(f"{at}.hostPort", port.hostPort, words)
-                if port.hostPort and not spec.hostNetwork:
-                    found.forbidden(f"{at}.hostPort", "not supported by this version unless hostNetwork is true")
                 if port.hostIP:
                     _ipv4(port.hostIP, f"{at}.hostIP", found)
 
