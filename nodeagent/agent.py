@@ -88,7 +88,9 @@ class Agent:
         hold = Hold(config.eviction_hard, config.pressure_transition)
         self._evictor = Evictor(hold, config.paths, self._disk, lambda: self._look_now.set())
         self._metrics = Metrics()
-        self._images = ImageStore(config.paths.state, config.paths.run, registries_conf=config.registries_conf)
+        self._images = ImageStore(
+            config.paths.state, config.paths.run, registries_conf=config.registries_conf, metrics=self._metrics
+        )
         self._runtime: ContainerRuntime | None = None
         self._runtime_problem: str | None = "the container runtime is being tried"
         self._proxy = ProxySync(config.proxy_mode, config.paths.run)

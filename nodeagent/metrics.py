@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from podplane.metrics import Registry
 
+PULL_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1800.0)
 START_SECONDS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 30.0, 60.0, 300.0)
 
 
@@ -25,6 +26,15 @@ class Metrics:
             "podplane_agent_pod_start_seconds", "From a pod's admission to its being ready.", bounds=START_SECONDS
         )
         self.restarts = self.registry.counter("podplane_agent_container_restarts_total", "Containers started again.")
+        self.pulls = self.registry.counter(
+            "podplane_agent_image_pulls_total", "Pulls by result: success, cancelled, or the status shown.", ("result",)
+        )
+        self.pull_seconds = self.registry.histogram(
+            "podplane_agent_image_pull_seconds", "Time that pulls took which succeeded.", bounds=PULL_SECONDS
+        )
+        self.pull_bytes = self.registry.counter(
+            "podplane_agent_image_pull_bytes_total", "Bytes of layers that were downloaded."
+        )
 
     def describe(self, connected: Callable[[], bool], depth: Callable[[], int]) -> None:
         """Show the session's state and what waits to be sent."""

@@ -18,6 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from nodeagent.pressure.signals import process_ids
 from nodeagent.pressure.thresholds import Reservation, Threshold, allocatable
+from nodeagent.runtime.manifests import ARCHITECTURES
 from podplane import quantity
 from podplane.v1.node_pb2 import Node, NodeStatus
 
@@ -144,7 +145,7 @@ def _info(status: NodeStatus, this: Machine, runtime_version: str) -> None:
     info.containerRuntimeVersion = runtime_version
     info.kubeletVersion = info.kubeProxyVersion = version()
     info.operatingSystem = "linux"
-    info.architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    info.architecture = ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
 def version() -> str:

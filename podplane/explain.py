@@ -99,8 +99,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "ErrImagePull",
         _WAITING,
         "The image could not be pulled just now.",
-        "The registry refused: no such image or tag (404), no permission (401, 403), too many requests (429). The "
-        "message holds its own words.",
+        "The registry refused: no such image or tag (404), no permission (401, 403), too many requests (429), in its "
+        "own words; or what it sent was cut off, has a wrong digest, is for another platform, or leaves its layer.",
         "Correct the image's name or tag, or give imagePullSecrets; it is tried again by itself.",
     ),
     Explanation(

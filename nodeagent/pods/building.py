@@ -113,10 +113,13 @@ def _while_waiting(container: ContainerState, now: float) -> list[Effect]:
         container.stage = PULLING
         return [PullImage(container.name, container.image)]
     if _shows_failed_pull(container) and now >= container.seen_at + backoff.SHOW:
-        error = container.message
+        words = f'Back-off pulling image "{container.image}"'
+        container.message = f"{words}: {container.reason}: {container.message}"
         container.reason = "ImagePullBackOff"
-        container.message = f'Back-off pulling image "{container.image}": {error}'
-        return [tell(container, "Normal", "BackOff", f'Back-off pulling image "{container.image}"')]
+        return [
+            tell(container, "Normal", "BackOff", words),
+            tell(container, "Warning", "Failed", "Error: ImagePullBackOff"),
+        ]
     return []
 
 

@@ -6,7 +6,7 @@ ConfigFailure, VolumeFailure, ImageFailure, in the words that people see.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from nodeagent.pods import netfiles, requests
@@ -35,19 +35,26 @@ def facts(tools: Tools, state: PodState) -> PodFacts:
     )
 
 
-async def ensure_image(tools: Tools, state: PodState, name: str) -> tuple[Image, str]:
+async def ensure_image(
+    tools: Tools, state: PodState, name: str, on_progress: Callable[[str], None]
+) -> tuple[Image, str]:
     """Have the container's image on the node, by its pull policy; with the event's words. Raises ImageFailure."""
     container = requests.spec_of(state, name)
     init = state.container(name).init
+    logins, absent = requests.pull_logins(state.pod, tools.objects.secrets)
     asked: list[float] = []
 
-    def pulling(_reference: str) -> None:
+    def pulling() -> None:
         asked.append(tools.clock.now())
+        if absent:
+            words = f"Unable to retrieve some image pull secrets ({', '.join(absent)})"
+            words += "; attempting to pull the image may not succeed."
+            tools.reports.event(state.pod, Tell("Warning", "FailedToRetrieveImagePullSecret", words))
         tools.reports.event(state.pod, Tell("Normal", "Pulling", f'Pulling image "{container.image}"', name, init))
 
     policy = requests.pull_policy(container)
-    auth = requests.pull_auth(state.pod, tools.objects.secrets)
-    image = await tools.images.ensure(container.image, policy, on_progress=pulling, auth=auth)
+    ensure = tools.images.ensure
+    image = await ensure(container.image, policy, logins=logins, on_pull=pulling, on_progress=on_progress)
     if not asked:
         return image, f'Container image "{container.image}" already present on machine'
     return image, f'Successfully pulled image "{container.image}" in {tools.clock.now() - asked[0]:.3f}s'

@@ -17,6 +17,7 @@ from nodeagent.pods.events import (
     ContainerStarted,
     ContainerStartFailed,
     ImageFailed,
+    ImagePulling,
     ImageReady,
     ProbeFailed,
     ProbePassed,
@@ -67,12 +68,20 @@ def _find(state: PodState, name: str) -> ContainerState:
         raise Unexpected(f"the pod has no container {name}") from None
 
 
+def image_pulling(state: PodState, event: ImagePulling) -> list[Effect]:
+    """Shown in place of the failure that this try may mend; not where the container has run: its last end says more."""
+    container = _find(state, event.container)
+    if container.stage == PULLING and container.ended is None:
+        container.reason, container.message = "", event.message
+    return []
+
+
 def image_ready(state: PodState, event: ImageReady) -> list[Effect]:
     container = _find(state, event.container)
     if container.stage != PULLING:  # cancelled
         return []
     container.stage, container.pull_failures = PULLED, 0
-    container.image_id, container.image_ref = event.id, event.ref
+    container.image_id, container.image_ref, container.image_name = event.id, event.digest, event.name
     if container.reason not in ("CrashLoopBackOff", "RunContainerError"):
         container.reason = container.message = ""
     return [tell(container, "Normal", "Pulled", event.words)]
@@ -88,7 +97,8 @@ def image_failed(state: PodState, event: ImageFailed) -> list[Effect]:
     pulls = event.reason in ("ErrImagePull", "RegistryUnavailable")
     wait = backoff.doubling(container.pull_failures) if pulls else backoff.RETRY_CREATE
     container.retry_at = event.at + wait
-    words = f'Failed to pull image "{container.image}": {event.message}' if pulls else event.message
+    said = event.message.removeprefix(f'failed to pull image "{container.image}": ')
+    words = f'Failed to pull image "{container.image}": {said}' if pulls else event.message
     return [tell(container, "Warning", "Failed", words), tell(container, "Warning", "Failed", f"Error: {event.reason}")]
 
 
@@ -179,6 +189,7 @@ def _end(container: ContainerState, ended: Ended, now: float) -> None:
     container.seen_at = now
     if container.respec:
         container.crashes, container.retry_at = 0, now
+        container.image_ref = container.image_name = ""
         return
     # The end's time is the kernel's: a clock that was set back since must not add to the wait.
     container.retry_at = min(ended.finished_at, now) + backoff.restart_delay(container.crashes)

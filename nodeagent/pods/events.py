@@ -120,11 +120,23 @@ class VolumesRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class ImagePulling:
+    """How far a pull is; told now and then."""
+
+    at: float
+    container: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class ImageReady:
     at: float
     container: str
     id: str
-    ref: str
+    digest: str
+    """What imageID shows: repository@digest."""
+    name: str
+    """The reference in full."""
     words: str
     """The message of the event Pulled."""
 
@@ -250,6 +262,7 @@ Event = (
     | VolumesReady
     | VolumesFailed
     | VolumesRemoved
+    | ImagePulling
     | ImageReady
     | ImageFailed
     | ContainerCreated

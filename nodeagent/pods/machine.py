@@ -101,6 +101,7 @@ def _spec_changed(state: PodState, event: events.SpecChanged) -> list[Effect]:
             if container.stage == PULLING:
                 effects.append(CancelPull(container.name))
             container.stage, container.retry_at, container.pull_failures = WAITING, event.at, 0
+            container.image_ref = container.image_name = ""
     return effects
 
 
@@ -229,6 +230,7 @@ _HANDLERS: dict[type[events.Event], Callable[[PodState, Any], list[Effect]]] = {
     events.VolumesReady: _volumes_ready,
     events.VolumesFailed: _volumes_failed,
     events.VolumesRemoved: _volumes_removed,
+    events.ImagePulling: containers.image_pulling,
     events.ImageReady: containers.image_ready,
     events.ImageFailed: containers.image_failed,
     events.ContainerCreated: containers.created,

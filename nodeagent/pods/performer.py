@@ -35,11 +35,15 @@ Outcome = did.Event | None
 
 
 class Performer:
-    """Of one pod. `sandbox` and the volumes' paths are known once they are made, or found again."""
+    """Of one pod. `sandbox` and the volumes' paths are known once they are made, or found again.
 
-    def __init__(self, tools: Tools, state: PodState) -> None:
+    `post`: takes events in between; an effect's outcome is returned.
+    """
+
+    def __init__(self, tools: Tools, state: PodState, post: Callable[[did.Event], None]) -> None:
         self._tools = tools
         self._state = state
+        self._post = post
         self.sandbox: Sandbox | None = None
         self._volumes: Mapping[str, Path] | None = None
         self._volumes_turn = asyncio.Lock()
@@ -194,16 +198,19 @@ class Performer:
     # ── containers ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def _pull_image(self, effect: do.PullImage) -> Outcome:
+        def progress(words: str) -> None:
+            self._post(did.ImagePulling(self._now, effect.container, f'Pulling image "{effect.image}": {words}'))
+
         try:
             async with asyncio.timeout(self._tools.deadlines.pull):
-                image, words = await compose.ensure_image(self._tools, self._state, effect.container)
+                image, words = await compose.ensure_image(self._tools, self._state, effect.container, progress)
         except ImageFailure as failure:
             return did.ImageFailed(self._now, effect.container, failure.reason, failure.message)
         except TimeoutError:
             words = f"pulling took longer than {self._tools.deadlines.pull:g} s"
-            return did.ImageFailed(self._now, effect.container, "ErrImagePull", words)
-        ref = HOST if image.id == HOST else (image.repo_digest or image.id)
-        return did.ImageReady(self._now, effect.container, image.id, ref, words)
+            return did.ImageFailed(self._now, effect.container, "RegistryUnavailable", words)
+        digest = HOST if image.id == HOST else (image.repo_digest or image.id)
+        return did.ImageReady(self._now, effect.container, image.id, digest, image.ref, words)
 
     async def _create_container(self, effect: do.CreateContainer) -> Outcome:
         def refused(reason: str, message: str) -> Outcome:

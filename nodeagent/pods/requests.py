@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from nodeagent.pods.resources import amount, container_request, pod_limit, pod_request
 from nodeagent.pods.state import PodState
+from nodeagent.runtime.credentials import Login
 from nodeagent.types import Resources, SandboxRequest, Security
 from podplane.qos import qos_class
 from podplane.v1.config_pb2 import Secret
@@ -35,21 +37,23 @@ def pull_policy(container: Container) -> str:
     return "Always" if "@" not in container.image and tag in ("", "latest") else "IfNotPresent"
 
 
-def pull_auth(pod: Pod, secrets: Mapping[tuple[str, str], Secret]) -> bytes | None:
-    """The pod's imagePullSecrets as one docker config.json; None where it has none."""
-    auths: dict[str, object] = {}
+def pull_logins(pod: Pod, secrets: Mapping[tuple[str, str], Secret]) -> tuple[tuple[Login, ...], tuple[str, ...]]:
+    """The logins that the pod's imagePullSecrets hold, in their order; and the names of those that are not there."""
+    logins: list[Login] = []
+    absent: list[str] = []
     for reference in pod.spec.imagePullSecrets:
         secret = secrets.get((pod.metadata.namespace, reference.name))
         if secret is None:
+            absent.append(reference.name)
             continue
-        for key in (".dockerconfigjson", ".dockercfg"):
-            found = _json(secret.data.get(key, b""))
-            for registry, entry in (found.get("auths", {}) if key == ".dockerconfigjson" else found).items():
-                auths.setdefault(registry, entry)
-    return json.dumps({"auths": auths}).encode() if auths else None
+        whole = _json(secret.data.get(".dockerconfigjson", b"")).get("auths", {})
+        for found in (whole, _json(secret.data.get(".dockercfg", b""))):
+            if isinstance(found, dict):
+                logins += [(key, entry) for key, entry in found.items() if isinstance(entry, dict)]
+    return tuple(logins), tuple(absent)
 
 
-def _json(text: bytes) -> dict[str, dict[str, object]]:
+def _json(text: bytes) -> dict[str, Any]:
     try:
         found = json.loads(text or b"{}")
     except ValueError:

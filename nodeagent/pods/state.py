@@ -58,6 +58,9 @@ class ContainerState:
     message: str = ""
     image_id: str = ""
     image_ref: str = ""
+    """repository@digest of the image, once it is known."""
+    image_name: str = ""
+    """The reference in full that it was found by."""
     retry_at: float = 0.0
     pull_failures: int = 0
     crashes: int = 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from nodeagent.pods.conditions import conditions, is_ready, is_started
-from nodeagent.pods.state import EXITED, RUNNING, ContainerState, Ended, PodState
+from nodeagent.pods.state import EXITED, RUNNING, WAITING, ContainerState, Ended, PodState
 from podplane.qos import qos_class
 from podplane.times import stamp
 from podplane.v1 import pod_pb2
@@ -77,7 +79,7 @@ def _container(state: PodState, container: ContainerState) -> pod_pb2.ContainerS
         ready=is_ready(container),
         started=is_started(container),
         restartCount=container.restarts,
-        image=container.image,
+        image=container.image_name or container.image,
         imageID=container.image_ref,
     )
     if container.attempt >= 0:
@@ -97,10 +99,16 @@ def _states(state: PodState, container: ContainerState, status: pod_pb2.Containe
     else:
         status.state.waiting.reason = container.reason or _default_reason(state)
         if container.message:
-            status.state.waiting.message = container.message
+            status.state.waiting.message = container.message + _next_try(container)
         last = container.ended or last
     if last is not None:
         _terminated(state, container, last, status.lastState)
+
+
+def _next_try(container: ContainerState) -> str:
+    if container.stage != WAITING or container.reason != "ImagePullBackOff":
+        return ""
+    return f"; next try at {datetime.fromtimestamp(container.retry_at, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _stays(state: PodState, container: ContainerState) -> bool:

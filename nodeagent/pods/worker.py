@@ -39,7 +39,7 @@ class PodWorker:
         self.status = PodStatus()
         self._newest = state.pod
         self._tools = tools
-        self._performer = Performer(tools, state)
+        self._performer = Performer(tools, state, self.post)
         self._events: deque[did.Event] = deque()
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -132,7 +132,7 @@ class PodWorker:
         if isinstance(event, did.PodAdmitted):
             self._admitted_at = time.monotonic()
         issued = step(self.state, event)
-        if issued or not isinstance(event, did.SpecChanged | did.ObjectsChanged):
+        if issued or not isinstance(event, did.SpecChanged | did.ObjectsChanged | did.ImagePulling):
             await self._write_down()
         self._report(issued)
         self._tools.prober.follow(self.state, self.post)

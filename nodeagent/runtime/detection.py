@@ -15,8 +15,9 @@ from pathlib import Path
 
 from nodeagent.runtime import capabilities
 from nodeagent.runtime.cgroups import Cgroups
+from nodeagent.runtime.command import SEARCH_PATH
 from nodeagent.runtime.conmon import Programs
-from nodeagent.runtime.process import SEARCH_PATH, ProgramTimeout, run
+from nodeagent.runtime.process import ProgramTimeout, run
 from nodeagent.runtime.spec import Device, Facts
 
 MINIMUM = {"conmon": (2, 1), "crun": (1, 8), "runc": (1, 1)}

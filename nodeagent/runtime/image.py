@@ -15,6 +15,7 @@ class Image:
     id: str
     """sha256:<digest of the config>, or "host"."""
     ref: str
+    """The reference in full that it was asked for by."""
     repo_digest: str = ""
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
@@ -25,6 +26,19 @@ class Image:
     stop_signal: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An image as the node's disk has it."""
+
+    image: Image
+    names: tuple[str, ...]
+    """Every reference and digest that it was pulled as."""
+    used: float
+    """When a container asked for it last; seconds since the epoch."""
+    size: int
+    """Bytes of its layers, unpacked; those that it shares with others included."""
+
+
 class ImageFailure(Exception):
     """An image cannot be had. `reason` is the status that people see (ErrImagePull ...)."""
 
@@ -32,3 +46,8 @@ class ImageFailure(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+
+def pull_failed(image: str, why: object, reason: str = "ErrImagePull") -> ImageFailure:
+    """The failure of a pull, in the kubelet's words."""
+    return ImageFailure(reason, f'failed to pull image "{image}": {why}')

@@ -1,291 +1,146 @@
-"""The images of the node: pulled once, unpacked by layer, shared by all containers.
+"""The images of the node: pulled once, unpacked by layer, shared by all containers. START HERE for images.
 
-Owns state/images: layers/<diff id> (unpacked, the lower directories of overlays), configs/<image id> (the registry's
-bytes), names/<hash of the reference> (what a reference was pulled as), tmp/ (pulls in progress, swept at open).
-Everything appears by rename, whole and synced. One pull is shared by all who wait for it. Nothing is removed here but
-by remove(); a config's mtime is when the image was last used. Fails with ImageFailure; the reasons are the statuses
-InvalidImageName, ErrImageNeverPull, ErrImagePull, RegistryUnavailable, ImageInspectError.
+    ensure ─► references.py ─► catalog.py (is it here?) ─► pulls.py (who else waits?) ─► puller.py ─► skopeo.py
+                                                                            └► layers.py, a process of its own
+
+Owns the policy, and who may count on an image: one that was handed out is not removed for a while, in which its
+container appears. Fails with ImageFailure; the reasons are the statuses InvalidImageName, ErrImageNeverPull,
+ErrImagePull, RegistryUnavailable, ImageInspectError.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import os
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from nodeagent.runtime import references
-from nodeagent.runtime.image import HOST, Image, ImageFailure
-from nodeagent.runtime.process import ProgramTimeout, run
+from nodeagent.metrics import Metrics
+from nodeagent.runtime import credentials, references
+from nodeagent.runtime.catalog import Catalog
+from nodeagent.runtime.credentials import Login
+from nodeagent.runtime.image import HOST, Held, Image, ImageFailure
+from nodeagent.runtime.puller import NO_SPACE, Limits, Puller
+from nodeagent.runtime.pulls import Pulls, Tell
 from nodeagent.runtime.skopeo import Skopeo
 
-_UNPACK_DEADLINE = 600.0
-_MAX_LAYERS = 127
-_MANIFESTS = (
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.oci.image.manifest.v1+json",
-)
+LEASE = 120.0
+"""Seconds for which an image that was handed out is not removed, whoever says that it is unused."""
 
-__all__ = ["Image", "ImageFailure", "ImageStore"]
+__all__ = ["Image", "ImageFailure", "ImageStore", "Limits"]
+
+
+def _nothing(_words: str = "") -> None:
+    """Nobody wants to know."""
 
 
 class ImageStore:
     """Pulls and knows images. `registries_conf`: None for the system's."""
 
-    def __init__(self, state: Path, run: Path, *, registries_conf: Path | None = None,
-                 ask_deadline: float = 30.0, copy_deadline: float = 900.0) -> None:  # fmt: skip
-        base = state / "images"
-        self.layers = base / "layers"
-        self._configs, self._names, self._tmp = base / "configs", base / "names", base / "tmp"
-        self._skopeo = Skopeo(self._tmp, run / "auth", registries_conf, ask_deadline, copy_deadline)
-        self._pulls: dict[tuple[str, bytes | None], asyncio.Task[Image]] = {}
-        self._unpacking: dict[str, asyncio.Lock] = {}
-        self._open()
+    def __init__(
+        self, state: Path, run: Path, *, registries_conf: Path | None = None, limits: Limits | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:  # fmt: skip
+        limits = limits or Limits()
+        self._catalog = Catalog(state / "images")
+        self.layers = self._catalog.layers
+        skopeo = Skopeo(self._catalog.tmp, run / "auth", registries_conf, limits.ask, limits.stall)
+        self._metrics = metrics or Metrics()
+        self._puller = Puller(skopeo, self._catalog, limits, self._metrics)
+        self._pulls = Pulls(limits.parallel)
+        self._leases: dict[str, float] = {}
+        self._doomed: set[str] = set()
+        self.changes = 0
+        """Counts up whenever there is another image, or another name for one."""
+        self.on_full: Callable[[], None] = _nothing
+        """Called when a pull found the disk full."""
+        self._catalog.open()
 
-    def _open(self) -> None:
-        shutil.rmtree(self._tmp, ignore_errors=True)
-        for path in (self.layers, self._configs, self._names, self._tmp):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    @property
+    def pulling(self) -> int:
+        """How many pulls there are, those that wait for their turn included."""
+        return self._pulls.depth
 
     async def close(self) -> None:
         """End the pulls in progress; what they have begun is swept at the next open."""
-        pulls = list(self._pulls.values())
-        for pull in pulls:
-            pull.cancel()
-        await asyncio.gather(*pulls, return_exceptions=True)
+        await self._pulls.close()
 
     async def ensure(
-        self, image: str, policy: str, *, on_progress: Callable[[str], None] | None = None, auth: bytes | None = None
-    ) -> Image:
+        self, image: str, policy: str, *, logins: Sequence[Login] = (),
+        on_pull: Callable[[], None] = _nothing, on_progress: Tell = _nothing,
+    ) -> Image:  # fmt: skip
         """The image, pulled where the policy (Always, IfNotPresent, Never) says so. Raises ImageFailure.
 
-        auth: a docker config.json with the credentials to use. on_progress: called with the full reference when a
-        registry is asked.
+        logins: of the pod, in its order. on_pull: called when a registry is asked. on_progress: how far that is.
         """
         if image == HOST:
             return Image(HOST, HOST)
-        ref = str(references.parse(image))
-        if policy != "Always" and (known := await asyncio.to_thread(self._known, ref)) is not None:
+        reference = references.parse(image)
+        ref = str(reference)
+        if policy != "Always" and (known := await self._known(ref)) is not None:
             return known
         if policy == "Never":
-            message = f"Container image {image!r} is not present with pull policy of Never"
+            message = f'Container image "{image}" is not present with pull policy of Never'
             raise ImageFailure("ErrImageNeverPull", message)
-        if on_progress is not None:
-            on_progress(ref)
-        return await asyncio.shield(self._shared_pull(ref, auth))
+        on_pull()
+        auths = credentials.authfiles(logins, reference.name)
+        return await self._pulls.join((ref, auths), lambda tell: self._pull(ref, auths, tell), on_progress)
 
     async def get(self, id: str) -> Image:
         """An image that ensure() has returned, by its id. Raises ImageFailure("ImageInspectError", ...)."""
-        return Image(HOST, HOST) if id == HOST else await asyncio.to_thread(self._load, id, id, "")
+        if id == HOST:
+            return Image(HOST, HOST)
+        return self._leased(await asyncio.to_thread(self._catalog.load, id, id, ""))
 
-    async def all(self) -> list[tuple[Image, float]]:
-        """Every image and when it was last used (seconds since the epoch), for garbage collection."""
-        return await asyncio.to_thread(self._all)
+    async def _known(self, ref: str) -> Image | None:
+        found = await asyncio.to_thread(self._catalog.known, ref)
+        # What is just being removed is as good as gone.
+        return None if found is None or found.id in self._doomed else self._leased(found)
 
-    async def remove(self, id: str) -> None:
-        """Forget an image and delete the layers that no other image has. No container may use it any more."""
-        await asyncio.to_thread(self._remove, id)
-
-    # ── pulling ──────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _shared_pull(self, ref: str, auth: bytes | None) -> asyncio.Task[Image]:
-        key = (ref, auth)
-        if key not in self._pulls:
-            task = asyncio.get_running_loop().create_task(self._pull(ref, auth), name=f"pull {ref}")
-            self._pulls[key] = task
-            task.add_done_callback(lambda done: self._pulled(key, done))
-        return self._pulls[key]
-
-    def _pulled(self, key: tuple[str, bytes | None], done: asyncio.Task[Image]) -> None:
-        del self._pulls[key]
-        if not done.cancelled():
-            # Asked for, so that a failure whose waiters have all gone is not reported as forgotten.
-            done.exception()
-
-    async def _pull(self, ref: str, auth: bytes | None) -> Image:
-        manifest = await self._skopeo.manifest(ref, auth)
-        digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
-        known = await asyncio.to_thread(self._by_digest, ref, digest)
-        if known is not None:
-            return known
-        repository = references.parse(ref).name
-        directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="pull-", dir=self._tmp))
-        try:
-            # By digest: what the tag stood for a moment ago, though it has moved since.
-            await self._skopeo.copy(f"{repository}@{digest}", directory / "image", auth)
-            return await self._adopt(directory / "image", ref, f"{repository}@{digest}")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ImageFailure("ErrImagePull", f"failed to pull image {ref!r}: {error}") from error
-        finally:
-            await asyncio.to_thread(shutil.rmtree, directory, True)
-
-    async def _adopt(self, copied: Path, ref: str, repo_digest: str) -> Image:
-        config_digest, blobs = await asyncio.to_thread(_read_manifest, copied, ref)
-        config = await asyncio.to_thread((copied / _hex(config_digest)).read_bytes)
-        if _digest(config) != config_digest:
-            raise ImageFailure("ErrImagePull", f"failed to pull image {ref!r}: the config's digest is wrong")
-        diff_ids = _diff_ids(config)
-        if len(diff_ids) != len(blobs):
-            raise ImageFailure("ErrImagePull", f"failed to pull image {ref!r}: config and manifest differ in layers")
-        for blob, diff_id in zip(blobs, diff_ids, strict=True):
-            await self._unpack(copied, blob, diff_id, ref)
-        await asyncio.to_thread(self._publish, config_digest, config, ref, repo_digest)
-        return await asyncio.to_thread(self._load, config_digest, ref, repo_digest)
-
-    async def _unpack(self, copied: Path, digest: str, diff_id: str, ref: str) -> None:
-        lock = self._unpacking.setdefault(diff_id, asyncio.Lock())
-        async with lock:
-            target = self.layers / _hex(diff_id)
-            if target.exists():
-                return
-            draft = copied / f"layer-{_hex(diff_id)}"
-            argv = [sys.executable, "-I", "-m", "nodeagent.runtime.layers", str(copied / _hex(digest)), digest]
-            try:
-                done = await run([*argv, diff_id, str(draft)], deadline=_UNPACK_DEADLINE)
-            except ProgramTimeout as error:
-                raise ImageFailure("ErrImagePull", f"failed to unpack image {ref!r}: {error}") from None
-            if done.code != 0:
-                raise ImageFailure("ErrImagePull", f"failed to unpack image {ref!r}: {done.words}")
-            await asyncio.to_thread(draft.rename, target)
-        self._unpacking.pop(diff_id, None)
-
-    # ── what is known ────────────────────────────────────────────────────────────────────────────────────────
-
-    def _name_file(self, ref: str) -> Path:
-        return self._names / hashlib.sha256(ref.encode()).hexdigest()
-
-    def _known(self, ref: str) -> Image | None:
-        try:
-            named = json.loads(self._name_file(ref).read_text())
-            return self._load(str(named["image"]), ref, str(named["digest"]))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ImageFailure("ImageInspectError", f"failed to inspect image {ref!r}: {error}") from error
-
-    def _by_digest(self, ref: str, digest: str) -> Image | None:
-        repo_digest = f"{references.parse(ref).name}@{digest}"
-        for path in self._names.iterdir():
-            try:
-                named = json.loads(path.read_text())
-                if named["digest"] == repo_digest:
-                    image = self._load(named["image"], ref, repo_digest)
-                    self._name(ref, image.id, repo_digest)
-                    return image
-            except (OSError, ValueError, KeyError, TypeError, ImageFailure):
-                # A damaged one is pulled again: that is its repair.
-                continue
-        return None
-
-    def _load(self, id: str, ref: str, repo_digest: str) -> Image:
-        try:
-            path = self._configs / _hex(id)
-            config = path.read_bytes()
-            if _digest(config) != id:
-                raise ValueError(f"the config's digest is {_digest(config)}")
-            image = _image(id, ref, repo_digest, config)
-            for layer in image.layers:
-                if not (self.layers / _hex(layer)).is_dir():
-                    raise ValueError(f"layer {layer} is missing")
-            os.utime(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ImageFailure("ImageInspectError", f"failed to inspect image {ref!r}: {error}") from error
+    def _leased(self, image: Image) -> Image:
+        self._leases[image.id] = time.monotonic() + LEASE
         return image
 
-    def _publish(self, id: str, config: bytes, ref: str, repo_digest: str) -> None:
-        _sync_directory(self.layers)
-        _write(self._configs / _hex(id), config, self._tmp)
-        self._name(ref, id, repo_digest)
+    async def _pull(self, ref: str, auths: Sequence[bytes | None], tell: Tell) -> Image:
+        began, result = time.monotonic(), "cancelled"
+        try:
+            image = self._leased(await self._puller.pull(ref, auths, tell))
+            result = "success"
+        except ImageFailure as failure:
+            result = failure.reason
+            if NO_SPACE in failure.message.lower():
+                self.on_full()
+            raise
+        finally:
+            self._metrics.pulls.add(result)
+        self._metrics.pull_seconds.observe(time.monotonic() - began)
+        self.changes += 1
+        return image
 
-    def _name(self, ref: str, id: str, repo_digest: str) -> None:
-        text = json.dumps({"ref": ref, "image": id, "digest": repo_digest})
-        _write(self._name_file(ref), text.encode(), self._tmp)
+    # ── for garbage collection ───────────────────────────────────────────────────────────────────────────────
 
-    def _all(self) -> list[tuple[Image, float]]:
-        found = []
-        for path in self._configs.iterdir():
-            used = path.stat().st_mtime
-            found.append((_image(f"sha256:{path.name}", "", "", path.read_bytes()), used))
-        return found
+    async def held(self) -> list[Held]:
+        """Every image, and when it was last used."""
+        return await asyncio.to_thread(self._catalog.held)
 
-    def _remove(self, id: str) -> None:
-        images = {image.id: image for image, _used in self._all()}
-        if id not in images:
-            return
-        for path in self._names.iterdir():
-            if json.loads(path.read_text())["image"] == id:
-                path.unlink()
-        (self._configs / _hex(id)).unlink()
-        shared = {layer for image in images.values() if image.id != id for layer in image.layers}
-        for layer in set(images[id].layers) - shared:
-            # Renamed first: a layer half deleted must not be found by its name.
-            doomed = Path(tempfile.mkdtemp(prefix="gone-", dir=self._tmp))
-            (self.layers / _hex(layer)).rename(doomed / "layer")
-            shutil.rmtree(doomed)
+    async def remove(self, id: str) -> int:
+        """Forget an image and delete the layers that no other image has; bytes of them.
 
+        No container may use it any more. One that was handed out a moment ago stays: 0 bytes.
+        """
+        async with self._puller.turn:  # a pull that had it has handed it out by now
+            if self._leases.get(id, 0.0) > time.monotonic():
+                return 0
+            self._leases.pop(id, None)
+            self._doomed.add(id)
+            try:
+                freed = await asyncio.to_thread(self._catalog.remove, id, set(self._puller.pinned))
+            finally:
+                self._doomed.discard(id)
+        self.changes += 1
+        return freed
 
-def _hex(digest: str) -> str:
-    algorithm, _, value = digest.partition(":")
-    if algorithm != "sha256" or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
-        raise ValueError(f"{digest!r} is not a sha256 digest")
-    return value
-
-
-def _digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def _read_manifest(copied: Path, ref: str) -> tuple[str, list[str]]:
-    """Digests of the config and of the layers' blobs, the lowest layer first."""
-    manifest = json.loads((copied / "manifest.json").read_bytes())
-    kind = manifest.get("mediaType", _MANIFESTS[1])
-    if kind not in _MANIFESTS or manifest.get("schemaVersion") != 2:
-        raise ImageFailure("ErrImagePull", f"failed to pull image {ref!r}: unsupported manifest type {kind!r}")
-    blobs = [str(layer["digest"]) for layer in manifest["layers"]]
-    if len(blobs) > _MAX_LAYERS:
-        raise ImageFailure("ErrImagePull", f"failed to pull image {ref!r}: more than {_MAX_LAYERS} layers")
-    for digest in blobs:
-        _hex(digest)
-    return str(manifest["config"]["digest"]), blobs
-
-
-def _diff_ids(config: bytes) -> list[str]:
-    found = [str(item) for item in json.loads(config)["rootfs"]["diff_ids"]]
-    for diff_id in found:
-        _hex(diff_id)
-    return found
-
-
-def _image(id: str, ref: str, repo_digest: str, config: bytes) -> Image:
-    whole: dict[str, Any] = json.loads(config)
-    said: dict[str, Any] = whole.get("config") or {}
-    return Image(
-        id=id, ref=ref, repo_digest=repo_digest,
-        entrypoint=tuple(said.get("Entrypoint") or ()), cmd=tuple(said.get("Cmd") or ()),
-        env=tuple(said.get("Env") or ()), user=said.get("User") or "", working_dir=said.get("WorkingDir") or "",
-        layers=tuple(_diff_ids(config)), stop_signal=said.get("StopSignal") or "",
-    )  # fmt: skip
-
-
-def _write(path: Path, data: bytes, tmp: Path) -> None:
-    fd, draft = tempfile.mkstemp(dir=tmp)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(fd)
-    os.rename(draft, path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    async def sweep(self, before: float) -> int:
+        """Delete layers that belong to no image and came before that time; bytes of them."""
+        async with self._puller.turn:
+            return await asyncio.to_thread(self._catalog.sweep, set(self._puller.pinned), before)

@@ -1,9 +1,10 @@
-"""Unpacking one image layer, as a program: `python -m nodeagent.runtime.layers BLOB DIGEST DIFF_ID TARGET`.
+"""Unpacking one image layer, as a program: `python -m nodeagent.runtime.layers BLOB DIGEST DIFF_ID TARGET LIMIT`.
 
 A process of its own, since hashing and inflating would stall the agent's loop, and so that a deadline can kill it.
 Nothing is written to TARGET before digest and diff id are right and every entry has been looked at; then GNU tar
-unpacks and whiteouts become overlay's own. Refuses (exit 1, the reason on stderr): wrong digests, paths that leave
-the layer or lead through a symlink, too many entries, too many bytes. Works beside TARGET and never elsewhere.
+unpacks and whiteouts become overlay's own. Prints the layer's bytes. Refuses (exit 1, the reason on stderr): wrong
+digests, paths that leave the layer or lead through a symlink, hard links to anything but the layer's own, device
+nodes, too many entries, more than LIMIT bytes or than the disk has room for. Works beside TARGET and never elsewhere.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -19,9 +22,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
+
+from nodeagent.runtime.command import DIES_WITH_US, SEARCH_PATH
 
 MAX_BYTES = 32 << 30
 MAX_ENTRIES = 2_000_000
+KEPT_FREE = 20
+"""One part in so many of the disk is not for layers."""
 OPAQUE = ".wh..wh..opq"
 WHITEOUT = ".wh."
 _CHUNK = 1 << 20
@@ -38,45 +46,83 @@ class Plan:
 
     opaque: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    devices: list[str] = field(default_factory=list)
+    """Device nodes below /dev, which a container never sees: it has its own /dev."""
     entries: int = 0
 
 
-def inflated(blob: Path, digest: str) -> Iterator[bytes]:
-    """The uncompressed bytes of a blob; Refused at the end if its digest is wrong."""
-    hashed = hashlib.sha256()
+def check(blob: Path, digest: str) -> None:
+    """Refused unless the blob has that digest."""
+    with blob.open("rb") as file:
+        found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    if found != digest:
+        raise Refused(f"layer digest is {found}, expected {digest}")
+
+
+def inflated(blob: Path) -> Iterator[bytes]:
+    """The uncompressed bytes of a blob, never much more than a chunk at a time."""
     with blob.open("rb") as file:
         magic = file.read(4)
         file.seek(0)
         if magic == _ZSTD:
-            raise Refused("layers compressed with zstd are not supported")
-        inflater = zlib.decompressobj(31) if magic[:2] == _GZIP else None
-        while chunk := file.read(_CHUNK):
-            hashed.update(chunk)
-            if inflater is None:
+            yield from _unzstd(blob)
+        elif magic[:2] == _GZIP:
+            yield from _gunzip(file)
+        else:
+            while chunk := file.read(_CHUNK):
                 yield chunk
-                continue
-            while chunk:
-                yield inflater.decompress(chunk, _CHUNK)
-                chunk = inflater.unconsumed_tail
-                if inflater.eof:
-                    # gzip files may have several members; each starts anew.
-                    chunk, inflater = inflater.unused_data, zlib.decompressobj(31)
-    if f"sha256:{hashed.hexdigest()}" != digest:
-        raise Refused(f"layer digest is sha256:{hashed.hexdigest()}, expected {digest}")
 
 
-def inflate(blob: Path, digest: str, diff_id: str, tar: Path, limit: int = MAX_BYTES) -> None:
-    """Write the uncompressed layer, with both digests checked."""
+def _gunzip(file: BinaryIO) -> Iterator[bytes]:
+    inflater = zlib.decompressobj(31)
+    while chunk := file.read(_CHUNK):
+        while chunk:
+            yield inflater.decompress(chunk, _CHUNK)
+            chunk = inflater.unconsumed_tail
+            if inflater.eof:
+                # gzip files may have several members; each starts anew.
+                chunk, inflater = inflater.unused_data, zlib.decompressobj(31)
+
+
+def _unzstd(blob: Path) -> Iterator[bytes]:
+    program = shutil.which("zstd", path=SEARCH_PATH)
+    if program is None:
+        raise Refused("the layer is compressed with zstd: install the package zstd on this node")
+    argv = [*DIES_WITH_US, program, "--decompress", "--stdout", "--quiet", "--memory=256MB", str(blob)]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            while chunk := process.stdout.read(_CHUNK):
+                yield chunk
+        finally:
+            process.kill()  # where we end first; a zombie does not mind
+    # 0, or killed after its last byte: the diff id is what vouches for them.
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise Refused(f"zstd ended with status {process.returncode}")
+
+
+def inflate(blob: Path, diff_id: str, tar: Path, limit: int = MAX_BYTES) -> int:
+    """Write the uncompressed layer, with its diff id checked; its size."""
     hashed, size = hashlib.sha256(), 0
+    room = _room(tar.parent)
     with tar.open("wb") as file:
-        for chunk in inflated(blob, digest):
+        for chunk in inflated(blob):
             size += len(chunk)
             if size > limit:
                 raise Refused(f"layer is larger than {limit} bytes")
+            if size > room:
+                raise Refused(f"no space left on device: the layer is larger than {room} bytes")
             hashed.update(chunk)
             file.write(chunk)
     if f"sha256:{hashed.hexdigest()}" != diff_id:
         raise Refused(f"layer diff id is sha256:{hashed.hexdigest()}, expected {diff_id}")
+    return size
+
+
+def _room(directory: Path) -> int:
+    """Bytes that a layer may have: it is here twice for a while, as archive and unpacked, and some must stay free."""
+    disk = os.statvfs(directory)
+    return max(0, disk.f_bavail * disk.f_frsize - disk.f_blocks * disk.f_frsize // KEPT_FREE) // 2
 
 
 def _clean(name: str) -> str:
@@ -111,8 +157,12 @@ def _look_at(entry: tarfile.TarInfo, plan: Plan, links: set[str]) -> None:
     for parent in _parents(name):
         if parent in links:
             raise Refused(f"entry {entry.name!r} leads through the symlink {parent!r}")
-    if entry.islnk() and _clean(entry.linkname) == "":
-        raise Refused(f"hard link {entry.name!r} leads nowhere")
+    if entry.islnk():
+        _look_at_hard_link(entry, links)
+    if entry.ischr() or entry.isblk():
+        if not name.startswith("dev/"):
+            raise Refused(f"device node {entry.name!r}")
+        plan.devices.append(name)
     directory, _, base = name.rpartition("/")
     if base == OPAQUE:
         plan.opaque.append(directory)
@@ -126,11 +176,20 @@ def _look_at(entry: tarfile.TarInfo, plan: Plan, links: set[str]) -> None:
         links.discard(name)
 
 
+def _look_at_hard_link(entry: tarfile.TarInfo, links: set[str]) -> None:
+    target = _clean(entry.linkname)
+    if not target:
+        raise Refused(f"hard link {entry.name!r} leads nowhere")
+    for parent in _parents(target):
+        if parent in links:
+            raise Refused(f"hard link {entry.name!r} leads through the symlink {parent!r}")
+
+
 def _extract(tar: Path, target: Path) -> None:
     argv = [
-        "tar", "--extract", "--file", str(tar), "--directory", str(target), "--numeric-owner", "--same-owner",
-        "--same-permissions", "--delay-directory-restore", "--xattrs", "--xattrs-include=security.capability",
-        "--xattrs-include=user.*", "--exclude=.wh.*", "--warning=no-timestamp",
+        *DIES_WITH_US, "tar", "--extract", "--file", str(tar), "--directory", str(target), "--numeric-owner",
+        "--same-owner", "--same-permissions", "--delay-directory-restore", "--xattrs",
+        "--xattrs-include=security.capability", "--xattrs-include=user.*", "--exclude=.wh.*", "--warning=no-timestamp",
     ]  # fmt: skip
     done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
@@ -160,6 +219,14 @@ def _whiteouts(plan: Plan, target: Path) -> None:
             os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
 
 
+def _devices(plan: Plan, target: Path) -> None:
+    for name in plan.devices:
+        directory, _, base = name.rpartition("/")
+        path = _real_directory(target, directory) / base
+        if os.path.lexists(path) and not stat.S_ISDIR(path.lstat().st_mode):
+            path.unlink()
+
+
 def _sync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -169,19 +236,22 @@ def _sync(path: Path) -> None:
         os.close(fd)
 
 
-def unpack(blob: Path, digest: str, diff_id: str, target: Path) -> None:
-    """Unpack a layer to `target`, which must not exist: it appears whole and synced, or not at all."""
+def unpack(blob: Path, digest: str, diff_id: str, target: Path, limit: int = MAX_BYTES) -> int:
+    """Unpack a layer to `target`, which must not exist: it appears whole and synced, or not at all. Its bytes."""
     tar, draft = target.with_suffix(".tar"), target.with_suffix(".draft")
     try:
-        inflate(blob, digest, diff_id, tar)
+        check(blob, digest)
+        size = inflate(blob, diff_id, tar, limit)
         plan = look(tar)
         draft.mkdir(mode=0o755)
         _extract(tar, draft)
+        _devices(plan, draft)  # before whiteouts, which are device nodes too
         _whiteouts(plan, draft)
         draft.chmod(0o755)
         _sync(draft)
         draft.rename(target)
         _sync(target.parent)
+        return size
     finally:
         tar.unlink(missing_ok=True)
 
@@ -189,9 +259,9 @@ def unpack(blob: Path, digest: str, diff_id: str, target: Path) -> None:
 def main(argv: list[str]) -> int:
     """Unpack; 0, or 1 with the reason on stderr."""
     os.umask(0o022)
-    blob, digest, diff_id, target = argv
+    blob, digest, diff_id, target, limit = argv
     try:
-        unpack(Path(blob), digest, diff_id, Path(target))
+        print(unpack(Path(blob), digest, diff_id, Path(target), int(limit)))
     except (Refused, OSError, zlib.error, tarfile.TarError) as error:
         print(error, file=sys.stderr)
         return 1

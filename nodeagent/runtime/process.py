@@ -12,11 +12,15 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+from nodeagent.runtime.command import SEARCH_PATH
+
 OUTPUT_LIMIT = 4 << 20
+
+Watch = Callable[[Callable[[], str]], Awaitable[None]]
+"""Looks on while a program runs; given what reads its stderr so far. What it raises ends the program."""
 
 
 class ProgramTimeout(Exception):
@@ -83,8 +87,12 @@ async def run(
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     cwd: str | None = None,
+    watch: Watch | None = None,
 ) -> Completed:
-    """Run a program to its end, at most `deadline` seconds. Raises ProgramTimeout; OSError if it cannot start."""
+    """Run a program to its end, at most `deadline` seconds. Raises ProgramTimeout; OSError if it cannot start.
+
+    What `watch` raises is raised, with the program killed.
+    """
     out, err = os.memfd_create("stdout"), os.memfd_create("stderr")
     try:
         # vfork and exec, about 1 ms: a thread or asyncio's own machinery would cost more.
@@ -98,11 +106,28 @@ async def run(
             pass_fds=tuple(pass_fds),
             cwd=cwd,
         )
-        await _supervise(child, argv[0], deadline)
+        supervised = _supervise(child, argv[0], deadline)
+        if watch is None:
+            await supervised
+        else:
+            await _watched(supervised, watch(lambda: _captured(err).decode(errors="replace")))
         return Completed(child.returncode, _captured(out), _captured(err))
     finally:
         os.close(out)
         os.close(err)
+
+
+async def _watched(program: Awaitable[None], watch: Awaitable[None]) -> None:
+    running, watching = asyncio.ensure_future(program), asyncio.ensure_future(watch)
+    try:
+        await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
+        await running
+    finally:
+        running.cancel()
+        watching.cancel()
+        await asyncio.gather(running, watching, return_exceptions=True)
 
 
 async def _supervise(child: subprocess.Popen[bytes], name: str, deadline: float) -> None:

@@ -38,7 +38,7 @@ class Reference:
 
 
 def _invalid(image: str, why: str) -> ImageFailure:
-    return ImageFailure("InvalidImageName", f"couldn't parse image name {image!r}: invalid reference format: {why}")
+    return ImageFailure("InvalidImageName", f'couldn\'t parse image name "{image}": invalid reference format: {why}')
 
 
 def _split_domain(name: str) -> tuple[str, str]:

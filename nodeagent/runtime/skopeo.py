@@ -1,48 +1,39 @@
-"""Asking registries, through skopeo: manifests and blobs, and what a failure means.
+"""Asking registries, through skopeo: manifests, configs and blobs.
 
 Registries, mirrors and insecure ones come from registries.conf alone; credentials from a file in memory that lives
-as long as the call. No retries: back-off is the pod's. Fails with ImageFailure: RegistryUnavailable (refused, timed
-out, name not found, TLS, 5xx), else ErrImagePull with the registry's words.
+as long as the call. No retries: back-off is the pod's. A download is watched: it ends when it brings next to nothing,
+or more than was announced. Fails with ImageFailure; refusals.py reads the words. Dies with the agent.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodeagent.runtime.image import ImageFailure
-from nodeagent.runtime.process import SEARCH_PATH, Completed, ProgramTimeout, run
+from nodeagent.runtime import refusals
+from nodeagent.runtime.command import DIES_WITH_US, SEARCH_PATH
+from nodeagent.runtime.image import ImageFailure, pull_failed
+from nodeagent.runtime.manifests import Blob, hexadecimal
+from nodeagent.runtime.process import Completed, ProgramTimeout, Watch, run
+
+LOOK = 0.1
+"""Seconds between two looks at what skopeo does."""
+SLOWEST = 1024
+"""Bytes a second: who brings less over a whole `stall` has stopped."""
+EXCESS = 16 << 20
+"""What may come beyond the layers: configs and manifests."""
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
-_UNAVAILABLE = re.compile(
-    r"connection refused|i/o timeout|no such host|name resolution|no route to host|network is unreachable"
-    r"|connection reset|broken pipe|deadline exceeded|timeout|unexpected EOF|: EOF|tls: |x509: |HTTP response to HTTPS"
-    r"|status(?: code)?:? 5\d\d|\b5\d\d (?:Internal|Not Implemented|Bad Gateway|Service Unavailable|Gateway)"
-    r"|503|502|504",
-    re.IGNORECASE,
-)  # fmt: skip
-_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 
-
-def words(text: str) -> str:
-    """What skopeo's log lines say, without their wrapping. Pure."""
-    messages = [match.replace('\\"', '"').replace("\\n", " ") for match in _MESSAGE.findall(text)]
-    return " ".join((messages[-1] if messages else text).split()) or "skopeo gave no reason"
-
-
-def failure(image: str, text: str) -> ImageFailure:
-    """The failure that skopeo's words stand for. Pure."""
-    said = words(text)
-    # The numbers of a digest or a port are no status: look at the words alone.
-    bare = re.sub(r"sha256:[0-9a-f]+|[\w.-]+:\d+|[0-9.]+:\d+", "", said)
-    reason = "RegistryUnavailable" if _UNAVAILABLE.search(bare) else "ErrImagePull"
-    return ImageFailure(reason, f"failed to pull image {image!r}: {said}")
+Arrived = Callable[[int], None]
+"""Told how many bytes are there, several times a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,34 +43,50 @@ class Skopeo:
     scratch: Path
     run: Path
     registries_conf: Path | None = None
-    ask_deadline: float = 30.0
-    copy_deadline: float = 900.0
+    ask: float = 30.0
+    stall: float = 60.0
+    copy: float = 3600.0
 
     async def manifest(self, image: str, auth: bytes | None) -> bytes:
-        """The exact bytes of a manifest or an index: their hash is the digest."""
-        done = await self._call(image, auth, self.ask_deadline, "inspect", "--raw", f"docker://{image}")
+        """The exact bytes of a manifest or an index, not verified."""
+        return await self._ask(image, auth, "--raw")
+
+    async def config(self, image: str, auth: bytes | None) -> bytes:
+        """The exact bytes of an image's config."""
+        return await self._ask(image, auth, "--raw", "--config")
+
+    async def blobs(
+        self, image: str, wanted: Sequence[Blob], target: Path, auth: bytes | None, arrived: Arrived
+    ) -> None:
+        """Download into `target`, an OCI layout, an image's blobs; those that are there already are not asked for."""
+        download = _Download(image, target, wanted, self.stall, arrived)
+        argv = ["copy", "--quiet", "--dest-oci-accept-uncompressed-layers"]
+        await self._call(image, auth, self.copy, argv, [f"docker://{image}", f"oci:{target}:image"], download.watch)
+
+    async def _ask(self, image: str, auth: bytes | None, *options: str) -> bytes:
+        done = await self._call(image, auth, self.ask, ["inspect", *options], [f"docker://{image}"], _heed(image))
         return done.stdout
 
-    async def copy(self, image: str, target: Path, auth: bytes | None) -> None:
-        """Copy manifest, config and layers, byte for byte, into a directory."""
-        await self._call(image, auth, self.copy_deadline, "copy", "--quiet", f"docker://{image}", f"dir:{target}")
-
-    async def _call(self, image: str, auth: bytes | None, deadline: float, verb: str, *rest: str) -> Completed:
+    async def _call(
+        self, image: str, auth: bytes | None, deadline: float, verb: Sequence[str], what: Sequence[str], watch: Watch
+    ) -> Completed:
         program = shutil.which("skopeo", path=SEARCH_PATH)
         if program is None:
             raise ImageFailure("ErrImagePull", "skopeo is not installed: install the package skopeo")
+        conf = [f"--registries-conf={self.registries_conf}"] if self.registries_conf is not None else []
         with self._credentials(auth) as file:
-            conf = [f"--registries-conf={self.registries_conf}"] if self.registries_conf is not None else []
-            argv = [program, "--override-os", "linux", *conf, verb, "--authfile", str(file), *rest]
+            # --debug: else nobody learns that skopeo waits because it was told to.
+            argv = [*DIES_WITH_US, program, "--debug", "--override-os", "linux", *conf]
+            argv += [*verb, "--authfile", str(file), *what]
             try:
-                done = await run(argv, deadline=deadline, env=self._environment())
+                done = await run(argv, deadline=deadline, env=self._environment(), watch=watch)
             except ProgramTimeout:
-                message = f"failed to pull image {image!r}: the registry did not answer within {deadline:g} s"
-                raise ImageFailure("RegistryUnavailable", message) from None
+                why = f"the registry did not answer within {deadline:g} s"
+                raise pull_failed(image, why, "RegistryUnavailable") from None
             except OSError as error:
-                raise ImageFailure("ErrImagePull", f"failed to pull image {image!r}: {error}") from error
+                raise pull_failed(image, error) from error
         if done.code != 0:
-            raise failure(image, done.err)
+            raise refusals.failure(image, done.err)
         return done
 
     def _environment(self) -> Mapping[str, str]:
@@ -97,3 +104,51 @@ class Skopeo:
             yield Path(name)
         finally:
             os.unlink(name)
+
+
+def _heed(image: str) -> Watch:
+    """Ends a call that waits because the registry said 429: the back-off is the pod's, and shown."""
+
+    async def watch(said: Callable[[], str]) -> None:
+        while (words := refusals.throttled(said())) is None:
+            await asyncio.sleep(LOOK)
+        raise pull_failed(image, words)
+
+    return watch
+
+
+class _Download:
+    """Blobs on their way to a directory."""
+
+    def __init__(self, image: str, target: Path, wanted: Sequence[Blob], stall: float, arrived: Arrived) -> None:
+        self._image, self._target, self._stall, self._arrived = image, target, stall, arrived
+        self._names = {hexadecimal(blob.digest) for blob in wanted}
+        self._total = sum(blob.size for blob in wanted)
+
+    async def watch(self, said: Callable[[], str]) -> None:
+        """Until the download must end."""
+        since, seen = time.monotonic(), 0
+        while True:
+            await asyncio.sleep(LOOK)
+            if (words := refusals.throttled(said())) is not None:
+                raise pull_failed(self._image, words)
+            there, now = self._there(), time.monotonic()
+            self._arrived(min(there, self._total))
+            if there > self._total + EXCESS:
+                raise pull_failed(self._image, f"the registry sends more than the {self._total} bytes of the manifest")
+            if there - seen >= SLOWEST * self._stall:
+                since, seen = now, there
+            elif now - since > self._stall:
+                why = f"the registry has stopped sending: {there - seen} bytes in the last {self._stall:g} s"
+                raise pull_failed(self._image, f"{why}, {there} of {self._total} in all", "RegistryUnavailable")
+
+    def _there(self) -> int:
+        """Bytes that have come: blobs are written beside the layout's files, and then renamed."""
+        found = 0
+        for directory in (self._target, self._target / "blobs" / "sha256"):
+            with contextlib.suppress(FileNotFoundError):
+                for entry in os.scandir(directory):
+                    if entry.name in self._names or entry.name.startswith("oci-put-blob"):
+                        with contextlib.suppress(FileNotFoundError):
+                            found += entry.stat(follow_symlinks=False).st_size
+        return found

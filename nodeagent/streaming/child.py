@@ -25,8 +25,8 @@ from functools import partial
 from pathlib import Path
 
 from nodeagent import syscalls
+from nodeagent.runtime.command import SEARCH_PATH
 from nodeagent.runtime.inotify import IN_CLOSE_WRITE, IN_MOVED_TO, Inotify
-from nodeagent.runtime.process import SEARCH_PATH
 from nodeagent.sandbox.threads import in_fresh_thread
 from nodeagent.streaming import lineage, pumps
 

@@ -81,6 +81,51 @@ def test_a_pull_backs_off_ten_seconds_doubling_to_three_hundred() -> None:
     assert waits == [10, 20, 40, 80, 160, 300, 300]
 
 
+def test_a_back_off_shows_the_last_error_and_the_next_try() -> None:
+    world = World(make_pod(image="r/x"))
+    world.post(did.PodAdmitted(world.now))
+    world.post(did.ImageFailed(1_000_000.0, "a0", "RegistryUnavailable", 'failed to pull image "r/x": refused'))
+    waiting = world.status.containerStatuses[0].state.waiting
+    assert (waiting.reason, waiting.message) == ("RegistryUnavailable", 'failed to pull image "r/x": refused')
+    world.post(did.TimePassed(1_000_002.0))
+    waiting = world.status.containerStatuses[0].state.waiting
+    assert waiting.reason == "ImagePullBackOff"
+    assert waiting.message == (
+        'Back-off pulling image "r/x": RegistryUnavailable: failed to pull image "r/x": refused; '
+        "next try at 1970-01-12T13:46:50Z"
+    )
+    assert world.told == [
+        'Failed: Failed to pull image "r/x": refused',
+        "Failed: Error: RegistryUnavailable",
+        'BackOff: Back-off pulling image "r/x"',
+        "Failed: Error: ImagePullBackOff",
+    ]
+
+
+def test_progress_of_a_pull_is_shown_and_takes_the_place_of_its_failure() -> None:
+    world = World(make_pod(image="r/x"))
+    world.post(did.PodAdmitted(world.now))
+    words = 'Pulling image "r/x": 1.0 MiB of 9.0 MiB'
+    world.post(did.ImagePulling(world.now, "a0", words))
+    waiting = world.status.containerStatuses[0].state.waiting
+    assert (waiting.reason, waiting.message) == ("ContainerCreating", words)
+    world.post(did.ImageFailed(1_000_000.0, "a0", "ErrImagePull", "no"))
+    world.post(did.ImagePulling(world.now, "a0", words))  # late: there is no pull any more
+    assert world.status.containerStatuses[0].state.waiting.reason == "ErrImagePull"
+    world.post(did.TimePassed(1_000_020.0))
+    world.post(did.ImagePulling(world.now, "a0", words))
+    assert world.status.containerStatuses[0].state.waiting.reason == "ContainerCreating"
+
+
+def test_the_status_names_the_image_in_full_once_it_is_there() -> None:
+    world = World(make_pod(image="nginx"))
+    world.post(did.PodAdmitted(world.now))
+    assert (world.status.containerStatuses[0].image, world.status.containerStatuses[0].imageID) == ("nginx", "")
+    digest, name = "docker.io/library/nginx@sha256:1", "docker.io/library/nginx:latest"
+    world.post(did.ImageReady(world.now, "a0", "sha256:2", digest, name, ""))
+    assert (world.status.containerStatuses[0].image, world.status.containerStatuses[0].imageID) == (name, digest)
+
+
 @pytest.mark.parametrize(
     ("policy", "code", "phase", "restarts"),
     [
@@ -279,7 +324,7 @@ def test_deletion_in_the_middle_of_a_pull_cancels_it() -> None:
     world.post(did.PodAdmitted(world.now))
     world.post(did.DeletionRequested(world.now, 30))
     assert do.CancelPull("a0") in world.done
-    world.post(did.ImageReady(world.now, "a0", "x", "x", ""))
+    world.post(did.ImageReady(world.now, "a0", "x", "x", "x", ""))
     world.settle()
     assert world.state.gone
 

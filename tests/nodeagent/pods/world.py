@@ -77,7 +77,7 @@ class World:
             case do.RemoveVolumes():
                 return [did.VolumesRemoved(at)]
             case do.PullImage(container=name, image=image):
-                return [did.ImageReady(at, name, image, image, f"Container image {image!r} already present")]
+                return [did.ImageReady(at, name, image, image, image, f"Container image {image!r} already present")]
             case do.CreateContainer(container=name, attempt=attempt):
                 assert name not in self.alive, "two live instances"
                 return [did.ContainerCreated(at, name, attempt, 42)]

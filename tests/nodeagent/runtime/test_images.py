@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent.runtime import images
 from nodeagent.runtime.image import ImageFailure
-from nodeagent.runtime.images import ImageStore
+from nodeagent.runtime.images import ImageStore, Limits
+from tests.support.archives import directory, file, link
 
 from .conftest import Node, ran
-from .registry import Registry, directory, file, free_port, link, serving
+from .registry import Registry, free_port, serving
 
 BUSYBOX = Path("/usr/bin/busybox").read_bytes()
 
@@ -27,7 +29,7 @@ async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
 
 @pytest.fixture
 async def store(node: Node, registry: Registry) -> AsyncIterator[ImageStore]:
-    node.images = ImageStore(node.state, node.run, registries_conf=registry.conf, ask_deadline=5)
+    node.images = ImageStore(node.state, node.run, registries_conf=registry.conf, limits=Limits(ask=5))
     yield node.images
     await node.images.close()
 
@@ -48,7 +50,7 @@ async def test_an_image_runs_with_its_layers_merged(node: Node, store: ImageStor
               "User": "app", "WorkingDir": "/srv"}  # fmt: skip
     image = await store.ensure(registry.push("tiny:1", [lower, upper], config), "IfNotPresent")
     runtime = await node.open()
-    script = "cat ../replaced; cd /; cat replaced; ls; ls gone; id -u; id -g; id -G; echo $A $B $HOME"
+    script = "cat ../replaced; echo; cd /; cat replaced; echo; ls; ls gone; id -u; id -g; id -G; echo $A $B $HOME"
     request = node.request(args=(script,), image=image.id, env=(("B", "pod"),))
     assert (await ran(runtime, request)).code == 0
     said = node.log(request).split()
@@ -102,7 +104,7 @@ async def test_http_without_permission_is_registry_unavailable(node: Node, regis
 
 async def test_a_registry_that_never_answers_is_given_up(node: Node, registry: Registry) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        store = ImageStore(node.state, node.run, registries_conf=registry.conf, ask_deadline=0.5)
+        store = ImageStore(node.state, node.run, registries_conf=registry.conf, limits=Limits(ask=0.5))
         failure = await refused(store, f"127.0.0.1:{server.getsockname()[1]}/x")
     assert failure.reason == "RegistryUnavailable"
     assert "did not answer within 0.5 s" in failure.message
@@ -112,7 +114,7 @@ async def test_names_and_policies_are_judged_before_any_registry(store: ImageSto
     assert (await refused(store, "Not/A Name")).reason == "InvalidImageName"
     failure = await refused(store, "docker.io/library/absent:1", "Never")
     assert failure.reason == "ErrImageNeverPull"
-    assert failure.message == "Container image 'docker.io/library/absent:1' is not present with pull policy of Never"
+    assert failure.message == 'Container image "docker.io/library/absent:1" is not present with pull policy of Never'
 
 
 async def test_a_damaged_image_is_image_inspect_error_until_pulled_again(store: ImageStore, registry: Registry) -> None:
@@ -151,15 +153,21 @@ async def test_partial_pulls_are_swept_at_the_next_start(node: Node) -> None:
 
 async def test_credentials_leave_no_file(node: Node, store: ImageStore, registry: Registry) -> None:
     name = registry.push("auth:1", [[file("a")]])
-    await store.ensure(name, "IfNotPresent", auth=b'{"auths": {}}')
+    await store.ensure(name, "IfNotPresent", logins=[("127.0.0.1", {"auth": "eDp5"})])
     assert list((node.run / "auth").iterdir()) == []
 
 
-async def test_a_removed_image_keeps_what_others_share(store: ImageStore, registry: Registry) -> None:
+async def test_a_removed_image_keeps_what_others_share(
+    store: ImageStore, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = [file("base", b"same")]
     one = await store.ensure(registry.push("one:1", [base]), "Always")
     two = await store.ensure(registry.push("two:1", [base, [file("own")]]), "Always")
-    await store.remove(two.id)
-    assert [image.id for image, _ in await store.all()] == [one.id]
+    assert await store.remove(two.id) == 0  # it was handed out just now
+    monkeypatch.setattr(images, "LEASE", -1.0)
+    for image in (one, two):
+        await store.get(image.id)
+    assert await store.remove(two.id) > 0
+    assert [held.image.id for held in await store.held()] == [one.id]
     assert (await store.get(one.id)).layers == one.layers
     assert len(list(store.layers.iterdir())) == 1

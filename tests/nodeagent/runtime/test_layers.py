@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import stat
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -12,8 +13,7 @@ import pytest
 
 from nodeagent.runtime import layers
 from nodeagent.runtime.layers import Refused
-
-from .registry import Entry, digest, directory, file, link, tar
+from tests.support.archives import Entry, device, digest, directory, file, link, tar
 
 
 def unpack(base: Path, entries: list[Entry], *, blob: bytes | None = None) -> Path:
@@ -64,6 +64,7 @@ def test_an_uncompressed_layer_and_one_of_several_members(tmp_path: Path) -> Non
         ([link("l", "../.."), file("l/out", b"x")], "leads through the symlink"),
         ([link("h", "../../etc/passwd", tarfile.LNKTYPE)], "leaves the layer"),
         ([link("l", "/etc"), file("l/.wh.passwd")], "leads through the symlink"),
+        ([link("l", "/etc"), link("h", "l/passwd", tarfile.LNKTYPE)], "leads through the symlink"),
     ],
 )
 def test_what_would_leave_is_refused(tmp_path: Path, entries: list[Entry], words: str) -> None:
@@ -78,21 +79,45 @@ def test_an_absolute_name_stays_inside(tmp_path: Path) -> None:
     assert not Path("/etc/evil").exists()
 
 
-def test_wrong_digests_caps_and_unknown_compression_are_refused(tmp_path: Path) -> None:
+def test_wrong_digests_and_caps_are_refused(tmp_path: Path) -> None:
     data = tar([file("a", b"1"), file("b", b"2")])
     blob = tmp_path / "blob"
     blob.write_bytes(data)
     with pytest.raises(Refused, match="layer digest is"):
-        layers.inflate(blob, digest(b""), digest(data), tmp_path / "t")
+        layers.check(blob, digest(b""))
     with pytest.raises(Refused, match="diff id is"):
-        layers.inflate(blob, digest(data), digest(b""), tmp_path / "t")
+        layers.inflate(blob, digest(b""), tmp_path / "t")
     with pytest.raises(Refused, match="larger than 100 bytes"):
-        layers.inflate(blob, digest(data), digest(data), tmp_path / "t", limit=100)
+        layers.inflate(blob, digest(data), tmp_path / "t", limit=100)
     with pytest.raises(Refused, match="more than 1 entries"):
         layers.look(blob, limit=1)
-    blob.write_bytes(b"\x28\xb5\x2f\xfd rest")
-    with pytest.raises(Refused, match="zstd"):
-        layers.inflate(blob, digest(data), digest(data), tmp_path / "t")
+
+
+def test_a_bomb_is_stopped_at_its_cap_and_leaves_nothing(tmp_path: Path) -> None:
+    data = tar([file("zeros", bytes(64 << 20))])
+    packed = gzip.compress(data)
+    assert len(packed) < 100_000
+    (tmp_path / "blob").write_bytes(packed)
+    with pytest.raises(Refused, match="larger than 1048576 bytes"):
+        layers.unpack(tmp_path / "blob", digest(packed), digest(data), tmp_path / "layer", 1 << 20)
+    assert [path.name for path in tmp_path.iterdir()] == ["blob"]
+
+
+def test_a_layer_compressed_with_zstd(tmp_path: Path) -> None:
+    entries = [file("a", b"1" * 5000)]
+    packed = subprocess.run(["zstd", "-c"], input=tar(entries), check=True, capture_output=True).stdout
+    assert (unpack(tmp_path, entries, blob=packed) / "a").stat().st_size == 5000
+    (tmp_path / "broken").mkdir()
+    with pytest.raises(Refused, match=r"diff id|zstd ended"):
+        unpack(tmp_path / "broken", entries, blob=packed[:-20])
+
+
+def test_device_nodes_are_refused_but_below_dev_where_none_appears(tmp_path: Path) -> None:
+    made = unpack(tmp_path, [directory("dev"), device("dev/null", 1, 3), file("dev/note", b"x")])
+    assert [path.name for path in (made / "dev").iterdir()] == ["note"]
+    for kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
+        with pytest.raises(Refused, match="device node 'disk'"):
+            unpack(tmp_path, [device("disk", 8, 0, kind)])
 
 
 def test_overlay_attributes_of_a_layer_are_not_taken_over(tmp_path: Path) -> None:

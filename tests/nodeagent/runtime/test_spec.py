@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nodeagent.runtime import capabilities, conmon, limits, references, seccomp, skopeo, spec, users
+from nodeagent.runtime import capabilities, conmon, limits, references, seccomp, spec, users
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.filters import DEFAULT_PROFILE
 from nodeagent.runtime.image import Image, ImageFailure
@@ -229,24 +229,6 @@ def test_the_answer_of_conmon() -> None:
     assert conmon.answer('{"data": 12}\n') == 12
     with pytest.raises(RuntimeFailure, match="it broke"):
         conmon.answer('{"data": -1, "message": "it\\nbroke\\n"}\n')
-
-
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
-        ("dial tcp 127.0.0.1:5000: connect: connection refused", "RegistryUnavailable"),
-        ("lookup x on 10.0.0.1:53: no such host", "RegistryUnavailable"),
-        ("x509: certificate signed by unknown authority", "RegistryUnavailable"),
-        ("received unexpected HTTP status: 503 Service Unavailable", "RegistryUnavailable"),
-        ("reading manifest 1 in x/y: manifest unknown", "ErrImagePull"),
-        ("unauthorized: authentication required", "ErrImagePull"),
-        ("toomanyrequests: You have reached your pull rate limit", "ErrImagePull"),
-        ("pinging registry 10.0.0.1:5035: denied: requested access is denied", "ErrImagePull"),
-    ],
-)
-def test_what_a_registrys_words_mean(words: str, reason: str) -> None:
-    failure = skopeo.failure("x", f'time="2026" level=fatal msg="Error: {words}"\n')
-    assert (failure.reason, failure.message) == (reason, f"failed to pull image 'x': Error: {words}")
 
 
 def test_limits_of_pods_in_both_cgroup_versions() -> None:

@@ -1,0 +1,123 @@
+"""Who waits for a pull with whom: shared, bounded, told of, and ended with the last one who waits."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from nodeagent.metrics import Metrics
+from nodeagent.runtime import puller
+from nodeagent.runtime.images import ImageStore, Limits
+from nodeagent.runtime.pulls import QUEUED
+from tests.support.archives import file, pack
+from tests.support.hostile import Gate, Hostile
+
+from .conftest import Node
+
+NOISE = random.Random(1).randbytes(400_000)
+
+
+@pytest.fixture
+def registry() -> Iterator[Hostile]:
+    registry = Hostile(pack([[file("noise", NOISE)]]))
+    yield registry
+    registry.close()
+
+
+@pytest.fixture
+async def store(node: Node, registry: Hostile, tmp_path: Path) -> AsyncIterator[ImageStore]:
+    conf = tmp_path / "registries.conf"
+    conf.write_text(registry.conf)
+    store = ImageStore(node.state, node.run, registries_conf=conf, limits=Limits(parallel=1), metrics=Metrics())
+    yield store
+    await store.close()
+
+
+async def reached(gate: Gate) -> None:
+    assert await asyncio.to_thread(gate.reached.wait, 20)
+
+
+async def test_one_pull_serves_all_who_wait_and_outlives_those_who_leave(store: ImageStore, registry: Hostile) -> None:
+    gate = registry.faults["layer"] = Gate(1000)
+    name = f"{registry.address}/x:1"
+    asked: list[str] = []
+    waiting = [
+        asyncio.create_task(store.ensure(name, policy, on_pull=lambda: asked.append("x")))
+        for policy in ("Always", "IfNotPresent", "Always")
+    ]
+    await reached(gate)
+    assert len(asked) == 3
+    assert store.pulling == 1
+    waiting[0].cancel()
+    gate.open()
+    first, second = await asyncio.gather(*waiting[1:])
+    assert first == second
+    assert registry.count("layer") == 1
+
+
+async def test_different_logins_do_not_share(store: ImageStore, registry: Hostile) -> None:
+    registry.logins = {"a:1", "b:2"}
+    name = f"{registry.address}/x:1"
+    logins = [[(registry.address, {"username": user, "password": word})] for user, word in (("a", "1"), ("b", "2"))]
+    pulls = [asyncio.create_task(store.ensure(name, "Always", logins=login)) for login in logins]
+    await asyncio.sleep(0)
+    assert store.pulling == 2
+    one, two = await asyncio.gather(*pulls)
+    assert one.id == two.id
+    assert registry.count("layer") == 1  # the second one found the layers
+
+
+async def test_a_pull_ends_with_the_last_one_who_waits(node: Node, store: ImageStore, registry: Hostile) -> None:
+    gate = registry.faults["layer"] = Gate(1000)
+    name = f"{registry.address}/x:1"
+    waiting = asyncio.create_task(store.ensure(name, "Always"))
+    await reached(gate)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    async with asyncio.timeout(10):
+        while store.pulling:
+            await asyncio.sleep(0.01)
+    assert list((node.state / "images" / "tmp").iterdir()) == []
+    del registry.faults["layer"]
+    assert (await store.ensure(name, "Always")).layers
+
+
+async def test_progress_is_told_in_bytes_and_not_at_every_look(
+    store: ImageStore, registry: Hostile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(puller, "FIRST_WORD", 0.2)
+    monkeypatch.setattr(puller, "NEXT_WORD", 600.0)
+    gate = registry.faults["layer"] = Gate(150_000)
+    told: list[str] = []
+    waiting = asyncio.create_task(store.ensure(f"{registry.address}/x:1", "Always", on_progress=told.append))
+    await reached(gate)
+    async with asyncio.timeout(10):
+        while not told:
+            await asyncio.sleep(0.01)
+    gate.open()
+    await waiting
+    assert len(told) == 1
+    arrived, _, rest = told[0].partition(" of ")
+    assert rest == "390.9 KiB"
+    assert float(arrived.removesuffix(" KiB")) <= 146.5
+
+
+async def test_pulls_beyond_the_bound_wait_and_say_so(store: ImageStore, registry: Hostile) -> None:
+    gate = registry.faults["layer"] = Gate()
+    first = asyncio.create_task(store.ensure(f"{registry.address}/x:1", "Always"))
+    await reached(gate)
+    told: list[str] = []
+    second = asyncio.create_task(store.ensure(f"{registry.address}/y:1", "Always", on_progress=told.append))
+    async with asyncio.timeout(10):
+        while not told:
+            await asyncio.sleep(0.01)
+    assert told == [QUEUED]
+    assert [path for part, path in registry.asked if "/y/" in path] == []
+    gate.open()
+    one, two = await asyncio.gather(first, second)
+    assert one.id == two.id
