@@ -17,7 +17,7 @@ from nodeagent.paths import Paths
 from nodeagent.pods.manager import Pods
 from nodeagent.pods.outbox import Outbox
 from nodeagent.pods.requests import spec_of
-from nodeagent.pods.state import EXITED, READY, RUNNING, ContainerState, PodState
+from nodeagent.pods.state import EXITED, READY, UP, ContainerState, PodState
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.inotify import Inotify
 from nodeagent.runtime.logs import LogOptions, pod_directory, read
@@ -137,7 +137,7 @@ def running_container(state: PodState, name: str) -> str:
         container = state.container(name)
     except KeyError:
         raise Refused("INVALID_ARGUMENT", f"container {name} is not valid for pod {state.pod.metadata.name}") from None
-    if container.stage != RUNNING:
+    if container.stage not in UP:
         raise Refused("NOT_FOUND", f'container not found ("{name}")')
     return f"{state.uid}_{name}_{container.attempt}"
 
@@ -193,9 +193,9 @@ def log_file(state_directory: Path, state: PodState, request: LogsRequest) -> Co
 
 def _attempt(state: PodState, container: ContainerState, *, previous: bool) -> int:
     title = f'container "{container.name}" in pod "{state.pod.metadata.name}"'
-    ran = container.stage in (RUNNING, EXITED) or container.ended is not None or container.last is not None
+    ran = container.stage in (*UP, EXITED) or container.ended is not None or container.last is not None
     if previous:
-        ended = container.last if container.stage in (RUNNING, EXITED) else (container.ended or container.last)
+        ended = container.last if container.stage in (*UP, EXITED) else (container.ended or container.last)
         if ended is None:
             raise Refused("INVALID_ARGUMENT", f"previous terminated {title} not found")
         return ended.attempt
@@ -203,4 +203,4 @@ def _attempt(state: PodState, container: ContainerState, *, previous: bool) -> i
         words = container.reason or ("PodInitializing" if state.init else "ContainerCreating")
         raise Refused("INVALID_ARGUMENT", f"{title} is waiting to start: {words}")
     newest = container.ended or container.last
-    return container.attempt if container.stage in (RUNNING, EXITED) or newest is None else newest.attempt
+    return container.attempt if container.stage in (*UP, EXITED) or newest is None else newest.attempt

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nodeagent.pods import backoff
+from nodeagent.pods import backoff, hooks
 from nodeagent.pods.containers import restart_wanted, tell
 from nodeagent.pods.effects import (
     CreateContainer,
@@ -29,17 +29,19 @@ from nodeagent.pods.state import (
     CREATING,
     EXITED,
     MAKING,
+    POST_START,
     PULLED,
     PULLING,
     READY,
     REMOVING,
     RUNNING,
     STARTING,
+    UP,
     WAITING,
     ContainerState,
     PodState,
 )
-from nodeagent.pods.winding import stop_instance
+from nodeagent.pods.stopping import stop_instance, stop_times
 
 _ON_THE_WAY = (PULLING, PULLED, CREATING, CREATED, STARTING)
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
@@ -100,9 +102,11 @@ def _container(state: PodState, container: ContainerState, now: float) -> list[E
     elif container.stage == CREATED:
         container.stage = STARTING
         effects.append(StartContainer(container.name, container.attempt))
-    elif container.stage == RUNNING and container.ending:
+    elif container.stage in UP and container.ending:
         container.kill_at = container.kill_at or now + state.grace
         effects += stop_instance(container, now, container.kill_at)
+    elif container.stage == POST_START:
+        effects += hooks.begin(container, hooks.POST_START, now)
     return effects
 
 
@@ -138,7 +142,9 @@ def _may_create(state: PodState, container: ContainerState) -> bool:
 
 
 def _had_its_turn(container: ContainerState) -> bool:
-    """Started, ended, or failed this time: the ones after it need not wait."""
+    """Started with its postStart hook past, ended, or failed this time: the ones after it need not wait."""
+    if container.stage == POST_START:
+        return bool(container.doom)
     return container.stage in (RUNNING, EXITED) or (container.stage == WAITING and bool(container.reason))
 
 
@@ -229,6 +235,5 @@ def _container_times(state: PodState, container: ContainerState) -> Iterator[flo
     if container.stage == WAITING or (container.stage == EXITED and restart_wanted(state, container)):
         yield container.retry_at
         yield container.seen_at + backoff.SHOW
-    elif container.stage == RUNNING and container.ending:
-        yield container.kill_at
-        yield container.killed_at + backoff.KILL_AGAIN
+    elif container.stage in UP and container.ending:
+        yield from stop_times(container, container.kill_at)

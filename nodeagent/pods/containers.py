@@ -1,6 +1,7 @@
 """What each event does to one container of a pod. Pure; a part of machine.py.
 
     waiting ─► pulling ─► pulled ─► creating ─► created ─► starting ─► running ─► exited ─► (removed) ─► waiting ...
+                                                                   └─► post-start ─┘
 
 An exit is recorded once per instance: whoever tells it a second time is ignored.
 """
@@ -8,7 +9,7 @@ An exit is recorded once per instance: whoever tells it a second time is ignored
 from __future__ import annotations
 
 from nodeagent.pods import backoff, probes
-from nodeagent.pods.effects import Effect, Tell
+from nodeagent.pods.effects import CancelHook, Effect, Tell
 from nodeagent.pods.events import (
     ContainerCreated,
     ContainerExited,
@@ -26,15 +27,20 @@ from nodeagent.pods.state import (
     CREATED,
     CREATING,
     EXITED,
+    POST_START,
     PULLED,
     PULLING,
     RUNNING,
     STARTING,
+    UP,
     WAITING,
     ContainerState,
     Ended,
     PodState,
 )
+
+_STAYING = ("CrashLoopBackOff", "RunContainerError", "PostStartHookError")
+"""What is shown until the next instance runs: why the last one does not."""
 
 UNKNOWN_EXIT = "The container could not be located: its exit code is not known"
 
@@ -61,7 +67,8 @@ def tell(container: ContainerState, kind: str, reason: str, message: str) -> Tel
     return Tell(kind, reason, message, container.name, container.init)
 
 
-def _find(state: PodState, name: str) -> ContainerState:
+def find(state: PodState, name: str) -> ContainerState:
+    """The container of that name. Raises Unexpected."""
     try:
         return state.container(name)
     except KeyError:
@@ -70,25 +77,25 @@ def _find(state: PodState, name: str) -> ContainerState:
 
 def image_pulling(state: PodState, event: ImagePulling) -> list[Effect]:
     """Shown in place of the failure that this try may mend; not where the container has run: its last end says more."""
-    container = _find(state, event.container)
+    container = find(state, event.container)
     if container.stage == PULLING and container.ended is None:
         container.reason, container.message = "", event.message
     return []
 
 
 def image_ready(state: PodState, event: ImageReady) -> list[Effect]:
-    container = _find(state, event.container)
+    container = find(state, event.container)
     if container.stage != PULLING:  # cancelled
         return []
     container.stage, container.pull_failures = PULLED, 0
     container.image_id, container.image_ref, container.image_name = event.id, event.digest, event.name
-    if container.reason not in ("CrashLoopBackOff", "RunContainerError"):
+    if container.reason not in _STAYING:
         container.reason = container.message = ""
     return [tell(container, "Normal", "Pulled", event.words)]
 
 
 def image_failed(state: PodState, event: ImageFailed) -> list[Effect]:
-    container = _find(state, event.container)
+    container = find(state, event.container)
     if container.stage != PULLING:  # cancelled
         return []
     container.stage, container.reason, container.message = WAITING, event.reason, event.message
@@ -103,7 +110,7 @@ def image_failed(state: PodState, event: ImageFailed) -> list[Effect]:
 
 
 def created(state: PodState, event: ContainerCreated) -> list[Effect]:
-    container = _find(state, event.container)
+    container = find(state, event.container)
     if container.stage != CREATING or container.attempt != event.attempt:
         raise Unexpected(f"{event.container} attempt {event.attempt} was not being created")
     container.stage, container.pid = CREATED, event.pid
@@ -111,7 +118,7 @@ def created(state: PodState, event: ContainerCreated) -> list[Effect]:
 
 
 def refused(state: PodState, event: ContainerRefused) -> list[Effect]:
-    container = _find(state, event.container)
+    container = find(state, event.container)
     if container.stage != CREATING or container.attempt != event.attempt:
         raise Unexpected(f"{event.container} attempt {event.attempt} was not being created")
     if event.reason == "RunContainerError":
@@ -123,7 +130,7 @@ def refused(state: PodState, event: ContainerRefused) -> list[Effect]:
 
 
 def started(state: PodState, event: ContainerStarted) -> list[Effect]:
-    container = _find(state, event.container)
+    container = find(state, event.container)
     if container.attempt == event.attempt and container.stage == EXITED:
         return []
     if container.stage != STARTING or container.attempt != event.attempt:
@@ -132,20 +139,27 @@ def started(state: PodState, event: ContainerStarted) -> list[Effect]:
 
 
 def mark_started(container: ContainerState, at: float) -> list[Effect]:
-    """The instance runs from `at` on."""
-    container.stage, container.started_at = RUNNING, at
+    """The instance's process runs from `at` on. It is shown as running once its postStart hook, if any, is past."""
+    container.stage, container.started_at = POST_START, at
+    container.respec, container.doom = False, ""
+    container.startup_passed = container.ready = False
+    container.forget_stop()
+    if not container.post_start:
+        show_running(container)
+    return [tell(container, "Normal", "Started", f"Started container {container.name}")]
+
+
+def show_running(container: ContainerState) -> None:
+    """What was before is past."""
+    container.stage = RUNNING
     container.reason = container.message = ""
     if container.ended is not None:
         container.last, container.ended = container.ended, None
     container.restarts = container.exits
-    container.respec, container.doom = False, ""
-    container.startup_passed = container.ready = False
-    container.term_at = container.kill_at = container.killed_at = 0.0
-    return [tell(container, "Normal", "Started", f"Started container {container.name}")]
 
 
 def start_failed(state: PodState, event: ContainerStartFailed) -> list[Effect]:
-    container = _find(state, event.container)
+    container = find(state, event.container)
     if container.stage != STARTING or container.attempt != event.attempt:
         raise Unexpected(f"{event.container} attempt {event.attempt} was not being started")
     _end(container, Ended(128, "StartError", event.message, 0.0, event.at, event.attempt), event.at)
@@ -155,13 +169,13 @@ def start_failed(state: PodState, event: ContainerStartFailed) -> list[Effect]:
 
 
 def exited(state: PodState, event: ContainerExited) -> list[Effect]:
-    container = _find(state, event.container)
+    container = find(state, event.container)
     if event.attempt != container.attempt or not container.live:  # told twice, or of an older instance
         return []
     known = event.code is not None
     code = event.code if event.code is not None else 137
     reason = "OOMKilled" if event.oom else ("Completed" if code == 0 else "Error")
-    started = container.started_at if container.stage == RUNNING else event.at
+    started = container.started_at if container.stage in UP else event.at
     ended = Ended(
         code=code,
         reason=reason if known else "ContainerStatusUnknown",
@@ -171,12 +185,15 @@ def exited(state: PodState, event: ContainerExited) -> list[Effect]:
         finished_at=max(event.finished_at or event.at, started),
         attempt=event.attempt,
     )
-    _end(container, ended, event.at)
+    failed_hook = container.message if container.reason == "PostStartHookError" and container.doom else ""
+    effects = _end(container, ended, event.at)
     container.done = container.init and code == 0 and known and not container.respec
-    return []
+    if failed_hook and restart_wanted(state, container):
+        container.reason, container.message = "PostStartHookError", failed_hook
+    return effects
 
 
-def _end(container: ContainerState, ended: Ended, now: float) -> None:
+def _end(container: ContainerState, ended: Ended, now: float) -> list[Effect]:
     """Record the instance's one terminal record, and when the next one may start."""
     if container.ended is not None:
         container.last = container.ended
@@ -187,17 +204,20 @@ def _end(container: ContainerState, ended: Ended, now: float) -> None:
     container.reason = container.message = ""
     container.exits += 1
     container.seen_at = now
+    effects: list[Effect] = [CancelHook(container.name)] if container.hook else []
+    container.hook = ""
     if container.respec:
         container.crashes, container.retry_at = 0, now
         container.image_ref = container.image_name = ""
-        return
+        return effects
     # The end's time is the kernel's: a clock that was set back since must not add to the wait.
     container.retry_at = min(ended.finished_at, now) + backoff.restart_delay(container.crashes)
     container.crashes += 1
+    return effects
 
 
 def probe_passed(state: PodState, event: ProbePassed) -> list[Effect]:
-    container = _find(state, event.container)
+    container = find(state, event.container)
     if event.attempt == container.attempt and container.stage == RUNNING:  # else of an older instance
         if event.probe == probes.STARTUP:
             container.startup_passed = True
@@ -208,7 +228,7 @@ def probe_passed(state: PodState, event: ProbePassed) -> list[Effect]:
 
 def probe_failed(state: PodState, event: ProbeFailed) -> list[Effect]:
     """A failing readiness takes the container out; a failing startup or liveness ends the instance."""
-    container = _find(state, event.container)
+    container = find(state, event.container)
     if event.attempt != container.attempt or container.stage != RUNNING:
         return []
     told: list[Effect] = [tell(container, "Warning", "Unhealthy", event.message)]
@@ -223,7 +243,7 @@ def probe_failed(state: PodState, event: ProbeFailed) -> list[Effect]:
 
 
 def removed(state: PodState, event: ContainerRemoved) -> list[Effect]:
-    container = _find(state, event.container)
+    container = find(state, event.container)
     if not container.removing or container.attempt != event.attempt:
         raise Unexpected(f"{event.container} attempt {event.attempt} was not being removed")
     container.removing = container.remains = False

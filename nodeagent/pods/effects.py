@@ -64,6 +64,21 @@ class StartContainer:
 
 
 @dataclass(frozen=True, slots=True)
+class RunHook:
+    """A hook of the running instance: postStart or preStop, which began at `since`. Done again where an agent died."""
+
+    container: str
+    attempt: int
+    hook: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelHook:
+    container: str
+
+
+@dataclass(frozen=True, slots=True)
 class SignalContainer:
     """SIGTERM to the container's first process."""
 
@@ -112,6 +127,8 @@ Effect = (
     | CancelPull
     | CreateContainer
     | StartContainer
+    | RunHook
+    | CancelHook
     | SignalContainer
     | KillContainer
     | RemoveContainer

@@ -184,6 +184,18 @@ class ContainerStartFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class HookEnded:
+    """A hook is over. hook: postStart or preStop. failure: empty where it succeeded; message: with what it said."""
+
+    at: float
+    container: str
+    attempt: int
+    hook: str
+    failure: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerExited:
     """code None: nobody can know it (ContainerStatusUnknown, 137)."""
 
@@ -269,6 +281,7 @@ Event = (
     | ContainerRefused
     | ContainerStarted
     | ContainerStartFailed
+    | HookEnded
     | ContainerExited
     | ProbePassed
     | ProbeFailed

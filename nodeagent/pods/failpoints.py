@@ -23,6 +23,7 @@ EFFECTS = (
     "pull-image",
     "create-container",
     "start-container",
+    "run-hook",
     "signal-container",
     "kill-container",
     "remove-container",

@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nodeagent.pods import backoff, building, conditions, containers, events, winding
+from nodeagent.pods import backoff, building, conditions, containers, events, hooks, winding
 from nodeagent.pods.effects import CancelPull, Effect, Tell
 from nodeagent.pods.restarted import agent_restarted
-from nodeagent.pods.state import ABSENT, MAKING, PULLED, PULLING, READY, REMOVING, RUNNING, WAITING, PodState
+from nodeagent.pods.state import ABSENT, MAKING, PULLED, PULLING, READY, REMOVING, UP, WAITING, PodState
 from nodeagent.pods.stepping import clock_stepped
 
 
@@ -94,7 +94,7 @@ def _spec_changed(state: PodState, event: events.SpecChanged) -> list[Effect]:
         if container.image == spec.image:
             continue
         container.image = spec.image
-        if container.stage == RUNNING:
+        if container.stage in UP:
             container.respec = True
             effects.append(_killing(container.name, container.init))
         elif container.stage in (PULLING, PULLED, WAITING):
@@ -237,6 +237,7 @@ _HANDLERS: dict[type[events.Event], Callable[[PodState, Any], list[Effect]]] = {
     events.ContainerRefused: containers.refused,
     events.ContainerStarted: containers.started,
     events.ContainerStartFailed: containers.start_failed,
+    events.HookEnded: hooks.hook_ended,
     events.ContainerExited: containers.exited,
     events.ProbePassed: containers.probe_passed,
     events.ProbeFailed: containers.probe_failed,

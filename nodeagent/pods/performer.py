@@ -11,16 +11,17 @@ import asyncio
 import logging
 import signal
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nodeagent.pods import compose, failpoints, netfiles, requests
+from nodeagent.pods import compose, failpoints, hooking, netfiles, requests
 from nodeagent.pods import effects as do
 from nodeagent.pods import events as did
 from nodeagent.pods.addresses import PoolExhausted
 from nodeagent.pods.disk import RETRY
+from nodeagent.pods.hooks import POST_START
 from nodeagent.pods.state import PodState
 from nodeagent.pods.tools import Tools
 from nodeagent.runtime.environment import ConfigFailure
@@ -59,6 +60,7 @@ class Performer:
             do.PullImage: ("pull-image", self._pull_image),
             do.CreateContainer: ("create-container", self._create_container),
             do.StartContainer: ("start-container", self._start_container),
+            do.RunHook: ("run-hook", self._run_hook),
             do.SignalContainer: ("signal-container", self._signal_container),
             do.KillContainer: ("kill-container", self._kill_container),
             do.RemoveContainer: ("remove-container", self._remove_container),
@@ -238,6 +240,23 @@ class Performer:
             words = f"it took longer than {self._tools.deadlines.start:g} s"
             return did.ContainerStartFailed(self._now, effect.container, effect.attempt, words)
         return did.ContainerStarted(self._now, effect.container, effect.attempt)
+
+    async def _run_hook(self, effect: do.RunHook) -> Outcome:
+        # Not in order with the rest: the container is killed over it.
+        state, spec = self._state, requests.spec_of(self._state, effect.container)
+        handler = spec.lifecycle.postStart if effect.hook == POST_START else spec.lifecycle.preStop
+        id_ = self._id(effect.container, effect.attempt)
+
+        def command(options: Sequence[str], argv: Sequence[str]) -> Sequence[str]:
+            return self._tools.runtime.exec_command(id_, argv, options=options)
+
+        address, slept = state.address or self._tools.facts.ip, self._now - effect.since
+        failure = await self._tools.hooking.run(handler, spec, address, command, slept)
+        ended = did.HookEnded(self._now, effect.container, effect.attempt, effect.hook)
+        if failure is None:
+            return ended
+        words = f"{hooking.title(handler, effect.container, state.title)} - error: {failure.message}"
+        return replace(ended, failure=failure.words, message=words)
 
     async def _signal_container(self, effect: do.SignalContainer) -> Outcome:
         id_ = self._id(effect.container, effect.attempt)

@@ -7,6 +7,8 @@ only a bug raises.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from nodeagent.streaming.pumps import Source
 from podplane import intstr
 from podplane.v1.container_pb2 import Container, HTTPGetAction, Probe
 
+USER_AGENT = "kube-probe/podplane"
 OUTPUT = 10 << 10
 """Bytes of a command's output that are kept, as the kubelet."""
 _HEAD = 64 << 10
@@ -43,8 +46,9 @@ class Probing:
         marks: Path,
         events: Inotify,
         command: Callable[[Sequence[str], Sequence[str]], Sequence[str]],
+        agent: str = USER_AGENT,
     ) -> None:
-        self._address = address
+        self._address, self._agent = address, agent
         self._container = container
         self._marks, self._events, self._command = marks, events, command
 
@@ -61,9 +65,13 @@ class Probing:
 
     async def _act(self, probe: Probe) -> None:
         if probe.HasField("exec"):
-            await self._exec(probe.exec.command)
+            code, said = await self.command(probe.exec.command)
+            if code:
+                raise Failed(said or f"exit status {code}")
         elif probe.HasField("httpGet"):
-            await self._http(probe.httpGet)
+            status = await self.get(probe.httpGet)
+            if not 200 <= status < 400:
+                raise Failed(f"HTTP probe failed with statuscode: {status}")
         elif probe.HasField("tcpSocket"):
             host = probe.tcpSocket.host or self._address
             writer = (await _dial(host, self._port(probe.tcpSocket.port)))[1]
@@ -77,7 +85,8 @@ class Probing:
             raise Failed(f"couldn't find port: {reference.string_value}")
         return port
 
-    async def _exec(self, argv: Sequence[str]) -> None:
+    async def command(self, argv: Sequence[str]) -> tuple[int, str]:
+        """Run a command to its end; its exit code and what it said. Raises Failed where it does not run."""
         wish = Wish(stdin=False, tty=False)
         child = Child(self._marks, self._events, wish, lambda pid_file: self._command([f"--pid-file={pid_file}"], argv))
         try:
@@ -100,19 +109,18 @@ class Probing:
             raise Failed(f"cannot run the command: {error}") from error
         finally:
             await child.close()
-        if code:
-            raise Failed(said.decode(errors="replace") or f"exit status {code}")
+        return code, said.decode(errors="replace")
 
-    async def _http(self, get: HTTPGetAction) -> None:
+    async def get(self, get: HTTPGetAction) -> int:
+        """The status of one GET, over the redirects within its host. Raises Failed, ValueError."""
         scheme, host = (get.scheme or "HTTP").lower(), get.host or self._address
         url = f"{scheme}://{host}:{self._port(get.port)}/{get.path.removeprefix('/')}"
         for _ in range(_REDIRECTS):
-            status, location = await _get(url, get)
-            if not 200 <= status < 400:
-                raise Failed(f"HTTP probe failed with statuscode: {status}")
+            status, location = await _get(url, get, self._agent)
             target = urljoin(url, location)
-            if status < 300 or not location or urlsplit(target).hostname != urlsplit(url).hostname:
-                return  # a redirect to elsewhere is not followed, and has passed
+            redirected = 300 <= status < 400 and bool(location)
+            if not redirected or urlsplit(target).hostname != urlsplit(url).hostname:
+                return status  # a redirect to elsewhere is not followed, and has passed
             url = target
         raise Failed(f'Get "{url}": stopped after {_REDIRECTS} redirects')
 
@@ -136,10 +144,16 @@ async def _dial(
     try:
         return await asyncio.open_connection(host, port, ssl=context, limit=_HEAD)
     except OSError as error:
-        raise Failed(f"dial tcp {host}:{port}: {error.strerror or error}") from error
+        # asyncio's own words hide the kernel's.
+        words = f"connect: {os.strerror(error.errno or 0).lower()}" if _of_kernel(error) else str(error)
+        raise Failed(f"dial tcp {host}:{port}: {words}") from error
 
 
-async def _get(url: str, get: HTTPGetAction) -> tuple[int, str]:
+def _of_kernel(error: OSError) -> bool:
+    return error.errno is not None and not isinstance(error, ssl.SSLError | socket.gaierror)
+
+
+async def _get(url: str, get: HTTPGetAction, agent: str) -> tuple[int, str]:
     """Status code and Location of one GET; certificates are not verified, as the kubelet."""
     parts = urlsplit(url)
     context = None
@@ -150,7 +164,7 @@ async def _get(url: str, get: HTTPGetAction) -> tuple[int, str]:
     reader, writer = await _dial(parts.hostname or "", port, context)
     try:
         target = parts.path + (f"?{parts.query}" if parts.query else "")
-        writer.write(request(target or "/", parts.netloc, get))
+        writer.write(request(target or "/", parts.netloc, get, agent))
         head = await reader.readuntil(b"\r\n\r\n")
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
         raise Failed(f'Get "{url}": {error}') from error
@@ -159,9 +173,9 @@ async def _get(url: str, get: HTTPGetAction) -> tuple[int, str]:
     return parse(head, url)
 
 
-def request(target: str, authority: str, get: HTTPGetAction) -> bytes:
+def request(target: str, authority: str, get: HTTPGetAction, agent: str = USER_AGENT) -> bytes:
     """The bytes of a GET. A header of the probe's takes the place of the usual one; an empty one leaves it out."""
-    headers = {"host": ("Host", authority), "user-agent": ("User-Agent", "kube-probe/podplane"),
+    headers = {"host": ("Host", authority), "user-agent": ("User-Agent", agent),
                "accept": ("Accept", "*/*"), "connection": ("Connection", "close")}  # fmt: skip
     given = {header.name.lower() for header in get.httpHeaders}
     lines = [f"{name}: {value}" for key, (name, value) in headers.items() if key not in given]

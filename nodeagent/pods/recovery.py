@@ -90,6 +90,7 @@ async def look(tools: Tools) -> Reality:
 
 async def recover(tools: Tools, pods: Pods) -> None:
     """Take over every pod; strays are gone when this returns, or reported and tried again at the next start."""
+    await asyncio.to_thread(tools.hooking.sweep)
     reality = await look(tools)
     specs = await asyncio.to_thread(pods.kept.read)
     found = states(specs, tools.journal.found(), reality)

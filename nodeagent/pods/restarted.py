@@ -19,6 +19,7 @@ from nodeagent.pods.state import (
     READY,
     REMOVING,
     RUNNING,
+    UP,
     WAITING,
     ContainerState,
     PodState,
@@ -66,8 +67,9 @@ def _container(
         container.stage = WAITING
     if not container.live:
         return []
-    # A signal may have been written down and not sent: it is sent again.
+    # A signal may have been written down and not sent, a hook not have come to its end: they are sent and run again.
     container.term_at = container.killed_at = 0.0
+    container.hook = ""
     if found is not None and found.exit is not None:
         end = found.exit
         return _exit(state, container, event, end.code, end.oom, end.finished_at, end.message)
@@ -76,7 +78,7 @@ def _container(
         return []
     if found is not None and found.conmon_alive and found.state == "running":
         container.pid = found.pid or 0
-        return [] if container.stage == RUNNING else containers.mark_started(container, event.at)
+        return [] if container.stage in UP else containers.mark_started(container, event.at)
     if container.stage in (CREATING, CREATED) and (found is None or found.state == "created"):
         container.stage = WAITING  # it never ran: what there is of it goes, and a new attempt is made
         return []
@@ -93,7 +95,7 @@ def _exit(
     finished_at: float,
     message: str,
 ) -> list[Effect]:
-    if container.stage != RUNNING:
+    if container.stage not in UP:
         container.stage, container.started_at = RUNNING, finished_at
     told = ContainerExited(event.at, container.name, container.attempt, code, oom, finished_at, message)
     return containers.exited(state, told)

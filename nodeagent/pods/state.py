@@ -12,16 +12,19 @@ from dataclasses import dataclass, field
 from podplane.v1.container_pb2 import Container
 from podplane.v1.pod_pb2 import Pod
 
-# Stages of a container. Alive from CREATING to RUNNING: between them an instance may exist.
+# Stages of a container. Alive from CREATING to RUNNING: between them an instance may exist. In POST_START its process
+# runs and its postStart hook does; in RUNNING both are past their start.
 WAITING = "waiting"
 PULLING = "pulling"
 PULLED = "pulled"
 CREATING = "creating"
 CREATED = "created"
 STARTING = "starting"
+POST_START = "post-start"
 RUNNING = "running"
 EXITED = "exited"
-LIVE = frozenset({CREATING, CREATED, STARTING, RUNNING})
+UP = frozenset({POST_START, RUNNING})
+LIVE = frozenset({CREATING, CREATED, STARTING}) | UP
 
 # Stages of a part of the pod: its sandbox and its volumes.
 ABSENT = "absent"
@@ -76,13 +79,26 @@ class ContainerState:
     respec: bool = False
     """The spec of the running instance changed: it is stopped to be started anew, whatever the policy."""
     doom: str = ""
-    """Why the running instance is stopped: a probe failed. It is the message of the event Killing."""
+    """Why the running instance is stopped: a probe or its postStart failed. It is the message of the event Killing."""
     waits_for_startup: bool = False
     waits_for_readiness: bool = False
-    """Which probes the spec has."""
+    post_start: bool = False
+    pre_stop: bool = False
+    """Which probes and hooks the spec has."""
     startup_passed: bool = False
     ready: bool = False
     """What the probes of the running instance said last."""
+    hook: str = ""
+    """The hook that is under way: postStart or preStop."""
+    hook_at: float = 0.0
+    """When it began: a sleep that the next agent takes over is not longer for it."""
+    stop_at: float = 0.0
+    """When the running instance began to be stopped; then preStop, its turn, SIGTERM and SIGKILL follow."""
+    pre_stopped: bool = False
+    """preStop is over, or was given up."""
+    held: bool = False
+    """SIGTERM had to wait: the instance then has some time for it, whatever the grace has left."""
+    spared_until: float = 0.0
     term_at: float = 0.0
     kill_at: float = 0.0
     killed_at: float = 0.0
@@ -100,6 +116,12 @@ class ContainerState:
     def ending(self) -> bool:
         """Whether the running instance is stopped for reasons of its own."""
         return self.respec or bool(self.doom)
+
+    def forget_stop(self) -> None:
+        """What was done to stop an instance says nothing of the next one."""
+        self.hook, self.pre_stopped, self.held = "", False, False
+        self.hook_at = self.stop_at = self.spared_until = 0.0
+        self.term_at = self.kill_at = self.killed_at = 0.0
 
 
 @dataclass(slots=True)
@@ -179,13 +201,18 @@ def new_state(pod: Pod) -> PodState:
     return PodState(
         pod=pod,
         uid=pod.metadata.uid,
-        init=[ContainerState(c.name, c.image, init=True) for c in pod.spec.initContainers],
-        apps=[_app(c) for c in pod.spec.containers],
+        init=[_container(c, init=True) for c in pod.spec.initContainers],
+        apps=[_container(c, init=False) for c in pod.spec.containers],
     )
 
 
-def _app(spec: Container) -> ContainerState:
-    container = ContainerState(spec.name, spec.image, init=False)
-    container.waits_for_startup = spec.HasField("startupProbe")
-    container.waits_for_readiness = spec.HasField("readinessProbe")
-    return container
+def _container(spec: Container, *, init: bool) -> ContainerState:
+    return ContainerState(
+        spec.name,
+        spec.image,
+        init=init,
+        waits_for_startup=spec.HasField("startupProbe"),
+        waits_for_readiness=spec.HasField("readinessProbe"),
+        post_start=spec.lifecycle.HasField("postStart"),
+        pre_stop=spec.lifecycle.HasField("preStop"),
+    )

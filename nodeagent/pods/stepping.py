@@ -10,7 +10,9 @@ from nodeagent.pods.effects import Effect
 from nodeagent.pods.events import ClockStepped
 from nodeagent.pods.state import PodState
 
-_CONTAINER = ("retry_at", "seen_at", "term_at", "kill_at", "killed_at", "clean_at")
+_CONTAINER = (
+    "retry_at", "seen_at", "hook_at", "stop_at", "spared_until", "term_at", "kill_at", "killed_at", "clean_at",
+)  # fmt: skip
 
 
 def clock_stepped(state: PodState, event: ClockStepped) -> list[Effect]:

@@ -11,6 +11,7 @@ from nodeagent.pods.addresses import Addresses
 from nodeagent.pods.clock import Clock
 from nodeagent.pods.disk import Disk
 from nodeagent.pods.effects import Tell
+from nodeagent.pods.hooking import Hooking
 from nodeagent.pods.hostports import HostPorts
 from nodeagent.pods.journal import Journal
 from nodeagent.pods.netfiles import Naming
@@ -94,6 +95,8 @@ class Tools:
     metrics: Metrics = field(default_factory=Metrics)
     deadlines: Deadlines = field(default_factory=Deadlines)
     prober: Prober = field(init=False)
+    hooking: Hooking = field(init=False)
 
     def __post_init__(self) -> None:
         self.prober = Prober(self.runtime, self.clock, self.facts.ip, self.paths.run / "probes")
+        self.hooking = Hooking(self.paths.run / "hooks")

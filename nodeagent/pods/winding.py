@@ -1,6 +1,6 @@
 """How a pod is stopped and cleared away. Pure; a part of machine.py.
 
-SIGTERM to every container, SIGKILL to what is left when the grace ends; then, with nothing alive and nothing in
+Every container is stopped (stopping.py) within the grace; then, with nothing alive and nothing in
 flight: containers removed, volumes, sandbox, address, and for a deleted pod the report that it is gone. The same path
 clears away a pod whose phase is final, and (up to the sandbox) one whose sandbox was lost. Safe where nothing was
 ever set up.
@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nodeagent.pods import backoff
-from nodeagent.pods.containers import restart_wanted, tell
+from nodeagent.pods.containers import restart_wanted
 from nodeagent.pods.effects import (
     CancelPull,
     Effect,
-    KillContainer,
     ReleaseAddress,
     RemoveContainer,
     RemoveSandbox,
     RemoveVolumes,
     ReportGone,
-    SignalContainer,
 )
 from nodeagent.pods.state import (
     ABSENT,
@@ -32,11 +29,12 @@ from nodeagent.pods.state import (
     PULLING,
     READY,
     REMOVING,
-    RUNNING,
+    UP,
     WAITING,
     ContainerState,
     PodState,
 )
+from nodeagent.pods.stopping import stop_instance, stop_times
 
 
 def is_winding(state: PodState) -> bool:
@@ -60,31 +58,20 @@ def advance(state: PodState, now: float) -> list[Effect]:
     return effects + _clear(state, now)
 
 
-def stop_instance(container: ContainerState, now: float, kill_at: float) -> list[Effect]:
-    """SIGTERM once, SIGKILL from `kill_at` on until it has ended."""
-    effects: list[Effect] = []
-    if not container.term_at:
-        container.term_at = now
-        effects.append(tell(container, "Normal", "Killing", container.doom or f"Stopping container {container.name}"))
-        if now < kill_at:
-            effects.append(SignalContainer(container.name, container.attempt))
-    if now >= kill_at and now >= container.killed_at + backoff.KILL_AGAIN:
-        container.killed_at = now
-        effects.append(KillContainer(container.name, container.attempt))
-    return effects
-
-
 def _stop(state: PodState, container: ContainerState, now: float) -> list[Effect]:
-    if container.stage == RUNNING:
-        # An instance that was being stopped for its own reasons keeps its earlier end.
-        kill_at = min(state.kill_at, container.kill_at) if container.kill_at else state.kill_at
-        return stop_instance(container, now, kill_at)
+    if container.stage in UP:
+        return stop_instance(container, now, _kill_at(state, container))
     if container.stage == PULLING:
         container.stage = WAITING
         return [CancelPull(container.name)]
     if container.stage in (PULLED, CREATED):  # a created one never ran: it is only removed
         container.stage = WAITING
     return []
+
+
+def _kill_at(state: PodState, container: ContainerState) -> float:
+    """When the grace ends. An instance that was being stopped for its own reasons keeps its earlier end."""
+    return min(state.kill_at, container.kill_at) if container.kill_at else state.kill_at
 
 
 def _conclude(state: PodState) -> None:
@@ -126,7 +113,7 @@ def _reset(container: ContainerState) -> None:
     if container.ended is not None:
         container.last, container.ended = container.ended, None
     container.stage, container.reason, container.message = WAITING, "", ""
-    container.term_at = container.kill_at = container.killed_at = 0.0
+    container.forget_stop()
 
 
 def _clear(state: PodState, now: float) -> list[Effect]:
@@ -174,6 +161,5 @@ def times(state: PodState) -> Iterator[float]:
             yield part.retry_at
     for container in state.containers:
         yield container.clean_at
-        if container.stage == RUNNING:
-            yield min(state.kill_at, container.kill_at) if container.kill_at else state.kill_at
-            yield container.killed_at + backoff.KILL_AGAIN
+        if container.stage in UP:
+            yield from stop_times(container, _kill_at(state, container))

@@ -30,6 +30,8 @@ from podplane.v1.pod_pb2 import Pod, PodStatus
 
 log = logging.getLogger(__name__)
 
+_CANCELS: dict[type[do.Effect], str] = {do.CancelPull: do.PullImage.__name__, do.CancelHook: do.RunHook.__name__}
+
 
 class PodWorker:
     """The worker of `state`. `post` from anywhere on the loop; `run` until the pod is gone."""
@@ -43,7 +45,7 @@ class PodWorker:
         self._events: deque[did.Event] = deque()
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pulls: dict[str, asyncio.Task[None]] = {}
+        self._cancellable: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._starting: dict[str, list[did.ContainerExited]] = {}
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._on_gone = on_gone
@@ -182,16 +184,16 @@ class PodWorker:
     def _begin(self, effect: do.Effect) -> None:
         if isinstance(effect, do.Tell | do.ReportGone):
             return
-        if isinstance(effect, do.CancelPull):
-            pull = self._pulls.pop(effect.container, None)
-            if pull is not None:
-                pull.cancel()
+        if isinstance(effect, do.CancelPull | do.CancelHook):
+            task = self._cancellable.pop((effect.container, _CANCELS[type(effect)]), None)
+            if task is not None:
+                task.cancel()
             return
         if isinstance(effect, do.StartContainer):
             self._starting[effect.container] = []
         task = self._start(self._perform(effect), type(effect).__name__)
-        if isinstance(effect, do.PullImage):
-            self._pulls[effect.container] = task
+        if isinstance(effect, do.PullImage | do.RunHook):
+            self._cancellable[effect.container, type(effect).__name__] = task
 
     def _start(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=f"pod-{self.state.uid[:8]}-{name}")

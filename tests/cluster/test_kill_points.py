@@ -46,6 +46,7 @@ class Life:
     code: int
     grace: int = 10
     policy: str = "Always"
+    hooked: bool = False
 
     def pod(self, name: str) -> pod_pb2.Pod:
         """The pod; its annotations say to the ledger how its containers end."""
@@ -56,6 +57,8 @@ class Life:
         made.spec.volumes.add(name="secret").secret.secretName = "points"
         for volume in ("map", "secret"):
             made.spec.containers[0].volumeMounts.add(name=volume, mountPath=f"/{volume}")
+        for hook in ("postStart", "preStop") if self.hooked else ():
+            getattr(made.spec.containers[0].lifecycle, hook).exec.command.append("/bin/true")
         return made
 
     def has_come_far(self, found: pod_pb2.Pod) -> bool:
@@ -64,6 +67,7 @@ class Life:
 
 
 SERVER = Life("server", "trap 'exit 7' TERM; sleep infinity & wait", 7)
+HOOKED = Life("hooked", "trap 'exit 7' TERM; sleep infinity & wait", 7, hooked=True)
 STUBBORN = Life("stubborn", "trap '' TERM; while :; do sleep 0.2; done", 137, grace=1)
 JOB = Life("job", "exit 3", 3, policy="Never")
 
@@ -223,6 +227,12 @@ END = ("remove-container", "remove-volumes", "remove-sandbox", "release-address"
 ])  # fmt: skip
 def test_a_start_survives_the_agent(sweep: Sweep, point: str) -> None:
     assert sweep.start(SERVER, point)
+
+
+@pytest.mark.parametrize("point", ["run-hook:before", "run-hook:after"])
+def test_hooks_survive_the_agent(sweep: Sweep, point: str) -> None:
+    assert sweep.start(HOOKED, point)
+    assert sweep.stop(HOOKED, point)
 
 
 @pytest.mark.parametrize("point", ["signal-container:after", "remove-sandbox:after", "forget:before"])

@@ -19,9 +19,17 @@ _ENV_SOURCES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef
 
 
 def containers(
-    listed: Iterable[container_pb2.Container], path: str, volumes: Collection[str], seen: set[str], found: Problems
+    listed: Iterable[container_pb2.Container],
+    path: str,
+    volumes: Collection[str],
+    grace: int,
+    seen: set[str],
+    found: Problems,
 ) -> None:
-    """Every container of one list; `seen` holds the names of those of other lists, which must differ too."""
+    """Every container of one list; `seen` holds the names of those of other lists, which must differ too.
+
+    `grace`: the pod's terminationGracePeriodSeconds.
+    """
     init = path.endswith("initContainers")
     ports: set[tuple[str, str, int]] = set()
     for index, container in enumerate(listed):
@@ -29,6 +37,7 @@ def containers(
         found.syntax(f"{at}.name", container.name, names.dns_label)
         found.unique(f"{at}.name", container.name, seen)
         _container(container, at, volumes, found)
+        probes(container, at, grace, found)
         _host_ports(container, at, ports, found)
         _restart_policy(container, at, found, init=init)
 
@@ -49,7 +58,6 @@ def _container(container: container_pb2.Container, path: str, volumes: Collectio
     _environment(container, path, found)
     mounts(container, path, volumes, found)
     resources(container.resources, f"{path}.resources", found)
-    probes(container, path, found)
     if container.HasField("securityContext"):
         security(container.securityContext, f"{path}.securityContext", found)
 

@@ -65,8 +65,9 @@ def pod_spec(spec: pod_pb2.PodSpec, path: str, found: Problems, *, of_pod: bool)
     seen: set[str] = set()
     if not spec.containers:
         found.required(f"{path}.containers")
-    containers(spec.containers, f"{path}.containers", mountable, seen, found)
-    containers(spec.initContainers, f"{path}.initContainers", mountable, seen, found)
+    grace = spec.terminationGracePeriodSeconds
+    containers(spec.containers, f"{path}.containers", mountable, grace, seen, found)
+    containers(spec.initContainers, f"{path}.initContainers", mountable, grace, seen, found)
     found.one_of(f"{path}.restartPolicy", spec.restartPolicy, RESTART_POLICIES)
     found.one_of(f"{path}.preemptionPolicy", spec.preemptionPolicy, ("Never", "PreemptLowerPriority"), required=False)
     found.at_least(f"{path}.terminationGracePeriodSeconds", spec.terminationGracePeriodSeconds)

@@ -15,8 +15,8 @@ _TIMINGS = ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successTh
 _HEADER = re.compile(r"[-A-Za-z0-9]+")
 
 
-def probes(container: container_pb2.Container, path: str, found: Problems) -> None:
-    """The three probes and two hooks of a container."""
+def probes(container: container_pb2.Container, path: str, grace: int, found: Problems) -> None:
+    """The three probes and two hooks of a container; `grace`: the pod's terminationGracePeriodSeconds."""
     for name in ("livenessProbe", "readinessProbe", "startupProbe"):
         if container.HasField(name):
             _probe(getattr(container, name), f"{path}.{name}", found, may_repeat=name == "readinessProbe")
@@ -25,7 +25,14 @@ def probes(container: container_pb2.Container, path: str, found: Problems) -> No
         found.invalid(at, container.readinessProbe.terminationGracePeriodSeconds, "must not be set for readinessProbes")
     for name in ("postStart", "preStop"):
         if container.lifecycle.HasField(name):  # type: ignore[arg-type]
-            _handler(getattr(container.lifecycle, name), f"{path}.lifecycle.{name}", found)
+            _hook(getattr(container.lifecycle, name), f"{path}.lifecycle.{name}", grace, found)
+
+
+def _hook(hook: container_pb2.LifecycleHandler, path: str, grace: int, found: Problems) -> None:
+    _handler(hook, path, found)
+    if hook.HasField("sleep") and not 0 < hook.sleep.seconds <= grace:
+        words = f"must be greater than 0 and less than terminationGracePeriodSeconds ({grace})"
+        found.invalid(f"{path}.sleep", hook.sleep.seconds, words)
 
 
 def _probe(probe: container_pb2.Probe, path: str, found: Problems, *, may_repeat: bool) -> None:

@@ -61,7 +61,7 @@ UNSUPPORTED: Mapping[str, Refused] = {
     "Affinity.podAffinity": ANY,
     "Affinity.podAntiAffinity": ANY,
     # Containers
-    "Container.lifecycle": ANY,
+    "LifecycleHandler.tcpSocket": ANY,
     "Container.restartPolicy": ANY,
     "Container.volumeDevices": ANY,
     "Container.resizePolicy": ANY,

@@ -38,8 +38,8 @@ def test_every_row_of_unsupported_names_a_field_that_exists() -> None:
 NOT_YET: list[tuple[str, Change, str]] = [
     (
         "Pod",
-        container(lifecycle={"preStop": {"exec": {"command": ["a"]}}}),
-        "spec.containers[0].lifecycle: Forbidden: not supported",
+        container(lifecycle={"preStop": {"tcpSocket": {"port": 80}}}),
+        "spec.containers[0].lifecycle.preStop.tcpSocket: Forbidden: not supported",
     ),
     (
         "Pod",

@@ -20,9 +20,13 @@ class PodLife(RuleBasedStateMachine):
         apps=st.integers(1, 2),
         init=st.integers(0, 2),
         policy=st.sampled_from(["Always", "OnFailure", "Never"]),
+        hooks=st.lists(st.sampled_from(["postStart", "preStop"]), unique=True),
     )
-    def begin(self, apps: int, init: int, policy: str) -> None:
-        self.world = World(make_pod(apps=apps, init=init, policy=policy))
+    def begin(self, apps: int, init: int, policy: str, hooks: list[str]) -> None:
+        pod = make_pod(apps=apps, init=init, policy=policy)
+        for name in hooks:
+            getattr(pod.spec.containers[0].lifecycle, name).exec.command.append("true")
+        self.world = World(pod)
         self.world.post(did.PodAdmitted(self.world.now))
         self.recorded: dict[tuple[str, int], int] = {}
         self.finals: set[str] = set()
@@ -63,6 +67,8 @@ class PodLife(RuleBasedStateMachine):
                 return did.ContainerRefused(at, name, attempt, "CreateContainerError", "no")
             case do.StartContainer(container=name, attempt=attempt):
                 return did.ContainerStartFailed(at, name, attempt, "no")
+            case do.RunHook(container=name, attempt=attempt, hook=hook):
+                return did.HookEnded(at, name, attempt, hook, "no")
             case do.RemoveContainer(container=name):
                 return did.CleanupFailed(at, "container", name)
         return None

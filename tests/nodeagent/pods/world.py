@@ -47,6 +47,11 @@ class World:
             elif isinstance(effect, do.CancelPull):
                 self.pending = [e for e in self.pending if e != do.PullImage(effect.container, self._image(effect))]
                 self.done.append(effect)
+            elif isinstance(effect, do.CancelHook):
+                self.pending = [
+                    e for e in self.pending if not (isinstance(e, do.RunHook) and e.container == effect.container)
+                ]
+                self.done.append(effect)
             else:
                 self.pending.append(effect)
         self.statuses.append(pod_status(self.state, "10.0.0.1"))
@@ -85,6 +90,8 @@ class World:
                 assert name not in self.alive, "two live instances"
                 self.alive[name] = attempt
                 return [did.ContainerStarted(at, name, attempt)]
+            case do.RunHook(container=name, attempt=attempt, hook=hook):
+                return [did.HookEnded(at, name, attempt, hook)]
             case do.KillContainer(container=name, attempt=attempt):
                 return self._ends(name, attempt, 137)
             case do.RemoveContainer(container=name, attempt=attempt):

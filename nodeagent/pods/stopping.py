@@ -1,0 +1,76 @@
+"""How one running instance is stopped. Pure; a part of machine.py.
+
+    told (Killing) ─► preStop, to its end ─► nothing holds it any more ─► SIGTERM ─► SIGKILL
+                      └──────── all within one grace, which ends at kill_at ───────┘
+
+Whatever SIGTERM waits for, it waits at most until the grace is over, and the process then still has a moment for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nodeagent.pods import backoff, hooks
+from nodeagent.pods.containers import tell
+from nodeagent.pods.effects import CancelHook, Effect, KillContainer, SignalContainer
+from nodeagent.pods.state import ContainerState
+
+LEAST = 2.0
+"""Seconds between SIGTERM and SIGKILL where the grace went into what came before SIGTERM, as the kubelet's."""
+
+
+def stop_instance(container: ContainerState, now: float, kill_at: float) -> list[Effect]:
+    """What is due of stopping an instance whose grace ends at `kill_at`."""
+    effects = _begin(container, now)
+    if not container.term_at:
+        effects += _before(container, now, kill_at)
+        if now < kill_at and _waits(container):
+            container.held = True
+            return effects
+        effects += _term(container, now, kill_at)
+    if now >= max(kill_at, container.spared_until) and now >= container.killed_at + backoff.KILL_AGAIN:
+        container.killed_at = now
+        effects.append(KillContainer(container.name, container.attempt))
+    return effects
+
+
+def stop_times(container: ContainerState, kill_at: float) -> Iterator[float]:
+    """When something of it becomes due."""
+    yield max(kill_at, container.spared_until) if container.term_at else kill_at
+    yield container.killed_at + backoff.KILL_AGAIN
+
+
+def _begin(container: ContainerState, now: float) -> list[Effect]:
+    if container.stop_at:
+        return []
+    container.stop_at = now
+    words = container.doom or f"Stopping container {container.name}"
+    return [*hooks.cancel(container, hooks.POST_START), tell(container, "Normal", "Killing", words)]
+
+
+def _before(container: ContainerState, now: float, kill_at: float) -> list[Effect]:
+    """preStop, unless there is no time for it; one that is not over when the grace is has failed."""
+    if not container.pre_stop or container.pre_stopped:
+        return []
+    if now < kill_at:
+        return hooks.begin(container, hooks.PRE_STOP, now)
+    container.pre_stopped = True
+    if not container.hook:
+        return []
+    container.hook = ""
+    words = "PreStopHook failed: it was not over when the grace period was"
+    return [CancelHook(container.name), tell(container, "Warning", "FailedPreStopHook", words)]
+
+
+def _waits(container: ContainerState) -> bool:
+    """Whether SIGTERM has to wait for something."""
+    return container.pre_stop and not container.pre_stopped
+
+
+def _term(container: ContainerState, now: float, kill_at: float) -> list[Effect]:
+    container.term_at = now
+    if container.held:
+        container.spared_until = now + LEAST
+    if now >= max(kill_at, container.spared_until):  # no time is left for it
+        return []
+    return [SignalContainer(container.name, container.attempt)]
