@@ -51,6 +51,7 @@ from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.session import Session
 from nodeagent.streams import Streams
 from nodeagent.types import Resources
+from nodeagent.usage import Meter
 from podplane.metrics_server import MetricsServer
 from podplane.tasks import TaskEnded, Tasks
 from podplane.v1.session_pb2 import ProxyReport, Welcome
@@ -200,7 +201,8 @@ class Agent:
         self._tasks.start(pods.save_waiting(), name="specs that wait")
         rotator = LogRotator(runtime.living_logs, runtime.reopen_log)
         self._tasks.start(rotator.run(), name="log rotation")
-        streams = Streams(pods, self._outbox, self._tasks, self._config.paths, runtime)
+        meter = Meter(runtime.cgroups, self._config.cgroup_root, pods.states)
+        streams = Streams(pods, self._outbox, self._tasks, self._config.paths, runtime, meter)
         self._evictor.attend(pods, runtime, self._config.cgroup_root)
         self._receiver.ready(pods, streams)
 

@@ -28,6 +28,7 @@ from nodeagent.streaming.call import Outgoing, Refused, Work, serve
 from nodeagent.streaming.child import Child, Wish
 from nodeagent.streaming.exec import Exec
 from nodeagent.streaming.port_forward import PortForward
+from nodeagent.usage import Meter, Usage
 from podplane.tasks import Tasks
 from podplane.v1.requests_pb2 import ExecRequest, LogsChunk, LogsRequest
 from podplane.v1.session_pb2 import AgentStreamFrame, ControlStreamFrame, OpenStream
@@ -36,8 +37,11 @@ from podplane.v1.session_pb2 import AgentStreamFrame, ControlStreamFrame, OpenSt
 class Streams:
     """Opens what is asked for on the session's channel."""
 
-    def __init__(self, pods: Pods, outbox: Outbox, tasks: Tasks, paths: Paths, runtime: ContainerRuntime) -> None:
+    def __init__(
+        self, pods: Pods, outbox: Outbox, tasks: Tasks, paths: Paths, runtime: ContainerRuntime, meter: Meter
+    ) -> None:
         self._pods = pods
+        self._meter = meter
         self._outbox = outbox
         self._tasks = tasks
         self._state = paths.state
@@ -62,6 +66,8 @@ class Streams:
 
     def _work(self, asked: OpenStream) -> Work:
         kind = asked.WhichOneof("request")
+        if kind == "usage":
+            return Usage(self._meter)
         state = self._pods.find(asked.podUID)
         if state is None:
             raise Refused("NOT_FOUND", f"no pod {asked.podUID} on this node")

@@ -35,6 +35,7 @@ VERBS: dict[str, dict[str, str]] = {
         "exec": "Run a command in a container",
         "attach": "Take over the stdin and output of a container that runs",
         "port-forward": "Make ports of a pod reachable on this machine",
+        "top": "Show how much CPU and memory pods or nodes use",
         "events": "List events, the newest last",
         "timeline": "Show a pod's life as a waterfall of what happened when",
     },

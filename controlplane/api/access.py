@@ -72,6 +72,8 @@ ACCESS: Mapping[str, Rule] = MappingProxyType(
         **_kind("ReplicaSets"),
         "/podplane.v1.ReplicaSets/Scale": Rule(RESOURCE, "update", "replicasets/scale"),
         **_kind("EndpointSlices"),
+        "/podplane.v1.Metrics/Pods": Rule(RESOURCE, "list", "pods/metrics"),
+        "/podplane.v1.Metrics/Nodes": Rule(RESOURCE, "list", "nodes/metrics"),
         "/podplane.v1.Batch/Write": Rule(EACH),
         "/podplane.v1.Cluster/Version": Rule(AUTHENTICATED),
         "/podplane.v1.Cluster/WhoAmI": Rule(AUTHENTICATED),

@@ -195,10 +195,13 @@ class Pods:
 
     # ── what the node cannot bear ────────────────────────────────────────────────────────────────────────────
 
+    def states(self) -> list[PodState]:
+        """Every pod that has a worker."""
+        return [worker.state for worker in self._workers.values()]
+
     def evictable(self) -> list[PodState]:
         """The pods that are not at their end already."""
-        states = (worker.state for worker in self._workers.values())
-        return [state for state in states if not (state.final or state.deleted or state.stopping == "failed")]
+        return [state for state in self.states() if not (state.final or state.deleted or state.stopping == "failed")]
 
     def evict(self, uid: str, message: str) -> None:
         """End a pod; it fails as Evicted."""
