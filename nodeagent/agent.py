@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from nodeagent import certificates, node_status
 from nodeagent.certificates import Identity
 from nodeagent.config import Config
+from nodeagent.dns.server import DnsServer
 from nodeagent.joining import CannotStart, identify, lock, run_join
 from nodeagent.metrics import Metrics
 from nodeagent.network_follower import NetworkFollower
@@ -81,6 +82,7 @@ class Agent:
         self._facts = NodeFacts(
             machine.name, machine.ip, machine.memory, machine.allocatable, config.cgroup_root,
             socket.gethostname(), ClusterDns(config.cluster_dns, config.cluster_domain), config.allowed_unsafe_sysctls,
+            config.resolv_conf,
         )  # fmt: skip
         self._outbox = Outbox(self._facts, self._clock)
         self._objects = Objects(config.paths)
@@ -98,7 +100,10 @@ class Agent:
         self._receiver = FrameReceiver(
             config.paths, machine.name, self._objects, self._outbox, lambda welcome: self._welcomed(welcome)
         )
-        self._follower = NetworkFollower(machine.name, self._objects, self._receiver, network, self._proxy)
+        self._dns: DnsServer | None = None
+        if not config.cluster_dns:  # pods have another one otherwise
+            self._dns = DnsServer(self._objects, self._metrics, config.cluster_domain, config.resolv_conf)
+        self._follower = NetworkFollower(machine.name, self._objects, self._receiver, network, self._proxy, self._dns)
         self._metrics.describe(lambda: self._receiver.is_connected, lambda: self._outbox.depth)
         self._metrics_server: MetricsServer | None = None
         self._since: dict[str, tuple[str, float]] = {}
@@ -120,6 +125,9 @@ class Agent:
         self._tasks.start(self._follower.run(), name="network follower")
         self._tasks.start(self._proxy.run(), name="proxy")
         self._tasks.start(self._evictor.run(), name="pressure")
+        if self._dns is not None:
+            self._dns.load()
+            self._tasks.start(self._dns.run(), name="dns")
         began = await self._try_runtime()
         self._tasks.start(self._report_node(), name="node status")
         if not began:
@@ -230,7 +238,7 @@ class Agent:
     # ── the node ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _network_problem(self) -> str | None:
-        return self._network.problem
+        return self._network.problem or (self._dns.problem if self._dns is not None else None)
 
     def _welcomed(self, welcome: Welcome) -> None:
         self._addresses.cidr = welcome.podCIDR

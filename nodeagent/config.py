@@ -61,8 +61,10 @@ class Config:
     host_path_allow: tuple[Path, ...] = ()
     host_image_hide: tuple[Path, ...] = ()
     cluster_dns: tuple[str, ...] = ()
-    """Addresses of the cluster's DNS, which pods of dnsPolicy ClusterFirst ask; none: such pods ask the node's."""
+    """Addresses of the cluster's DNS, which pods of dnsPolicy ClusterFirst ask; none: the agent's own server."""
     cluster_domain: str = "cluster.local"
+    resolv_conf: Path = Path("/etc/resolv.conf")
+    """The node's own servers, which the agent's DNS server asks; also for pods of dnsPolicy Default."""
     allowed_unsafe_sysctls: tuple[str, ...] = ()
     cgroup_root: str = "podplane"
     proxy_mode: str = "iptables"
@@ -135,6 +137,7 @@ def _config(options: argparse.Namespace) -> Config:
         allowed_unsafe_sysctls=options.allowed_unsafe_sysctls,
         cluster_dns=options.cluster_dns,
         cluster_domain=options.cluster_domain,
+        resolv_conf=options.resolv_conf,
         host_image_hide=options.host_image_hide,
         pod_pids_limit=options.pod_pids_limit,
         reserved=options.system_reserved + options.kube_reserved,
@@ -176,9 +179,11 @@ def _running(flags: Flags) -> None:
     flags.add("--host-path-allow", (), words, type=_paths, metavar="PATH,...")
     words = "sysctls that pods may set beside the safe ones, separated by commas; a * at the end stands for any rest"
     flags.add("--allowed-unsafe-sysctls", (), words, type=_sysctls, metavar="NAME,...")
-    words = "addresses of the cluster's DNS for pods, separated by commas; default: pods ask the node's DNS"
+    words = "addresses of the cluster's DNS for pods, separated by commas; default: the agent's own server"
     flags.add("--cluster-dns", (), words, type=_addresses, metavar="IP,...")
     flags.add("--cluster-domain", "cluster.local", "domain of services", type=_domain, metavar="NAME")
+    words = "resolv.conf(5) of the servers that know all other names"
+    flags.add("--resolv-conf", Path("/etc/resolv.conf"), words, type=Path, metavar="FILE")
     words = "further paths of this machine that containers of `image: host` may not see, separated by commas"
     flags.add("--host-image-hide", (), words, type=_paths, metavar="PATH,...")
     _resources(flags)
@@ -251,15 +256,15 @@ def _address(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _addresses(text: str) -> tuple[str, ...]:
+    return tuple(_address(part.strip()) for part in text.split(",") if part.strip())
+
+
 def _pod_access(text: str) -> frozenset[str]:
     asked = frozenset(part for part in text.split(",") if part)
     if unknown := sorted(asked - set(POD_ACCESS)):
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(POD_ACCESS)}")
     return asked
-
-
-def _addresses(text: str) -> tuple[str, ...]:
-    return tuple(_address(part.strip()) for part in text.split(",") if part.strip())
 
 
 def _sysctls(text: str) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from podplane.metrics import Registry
 PULL_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1800.0)
 START_SECONDS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 30.0, 60.0, 300.0)
 
+DNS_SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 1.5, 4.5)
+
 
 class Metrics:
     """One for the whole agent."""
@@ -34,6 +36,14 @@ class Metrics:
         )
         self.pull_bytes = self.registry.counter(
             "podplane_agent_image_pull_bytes_total", "Bytes of layers that were downloaded."
+        )
+        self.dns_queries = self.registry.counter(
+            "podplane_agent_dns_queries_total",
+            "Questions to the node's DNS server, by who knew the answer (cluster, cache, upstream, nobody).",
+            ("source", "rcode"),
+        )
+        self.dns_upstream = self.registry.histogram(
+            "podplane_agent_dns_upstream_seconds", "Time that questions to other DNS servers took.", bounds=DNS_SECONDS
         )
 
     def describe(self, connected: Callable[[], bool], depth: Callable[[], int]) -> None:

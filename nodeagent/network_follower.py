@@ -1,4 +1,4 @@
-"""Keeps routes and service rules in step with the cluster: collects changes, then tells network and proxy once.
+"""Keeps routes, service rules and DNS in step with the cluster: collects changes, then tells network and proxy once.
 
 Owns no rule and no route. Tells the proxy nothing before a whole snapshot has come in: an agent that has just started
 must not take working rules away.
@@ -7,11 +7,14 @@ must not take working rules away.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 
+from nodeagent.dns.server import DnsServer
 from nodeagent.pods.objects import Key, Objects
 from nodeagent.proxy.sync import ProxySync
 from nodeagent.receiver import FrameReceiver
+from nodeagent.sandbox.ipam import gateway
 from nodeagent.sandbox.network import Network
 from podplane.v1.node_pb2 import Node
 
@@ -23,13 +26,20 @@ class NetworkFollower:
     """One for the node; `run` until cancelled."""
 
     def __init__(
-        self, node_name: str, objects: Objects, receiver: FrameReceiver, network: Network, proxy: ProxySync
+        self,
+        node_name: str,
+        objects: Objects,
+        receiver: FrameReceiver,
+        network: Network,
+        proxy: ProxySync,
+        dns: DnsServer | None,
     ) -> None:
         self._node_name = node_name
         self._objects = objects
         self._receiver = receiver
         self._network = network
         self._proxy = proxy
+        self._dns = dns
         self._wake = asyncio.Event()
         self._services = self._routes = True
         self._ranges = ("", "")
@@ -54,14 +64,14 @@ class NetworkFollower:
         due = loop.time() + KEEP
         while True:
             await self._follow()
-            try:
-                # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, due - loop.time())):
                     await self._wake.wait()
-            except TimeoutError:
+            self._wake.clear()
+            if loop.time() >= due:
                 await self._network.keep()
                 due = loop.time() + KEEP
-            self._wake.clear()
 
     async def _follow(self) -> None:
         known = self._receiver.membership
@@ -70,6 +80,8 @@ class NetworkFollower:
             self._ranges, self._routes = ranges, False
             await self._network.configure(known.pod_cidr, self._node_routes(), known.cluster_cidr)
             self._proxy.configure(*ranges)
+            if self._dns is not None:
+                self._dns.configure(str(gateway(known.pod_cidr)), known.cluster_cidr, known.service_cidr)
         elif self._routes and all(ranges):
             self._routes = False
             await self._network.set_routes(self._node_routes())

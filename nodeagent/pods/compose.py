@@ -95,7 +95,7 @@ async def compose(
         host_pid=pod.spec.hostPID,
         termination_message_path=container.terminationMessagePath or "/dev/termination-log",
         oom_score_adj=requests.oom_score_adj(pod, container, tools.facts.memory),
-        hostname=netfiles.hostname(pod, tools.facts.naming),
+        hostname=netfiles.hostname(pod, tools.naming),
     )
 
 

@@ -15,6 +15,7 @@ from nodeagent.paths import Paths, replace
 from nodeagent.pods.resolvconf import ClusterDns, parse, resolver
 from podplane.v1.pod_pb2 import Pod
 
+RESOLV_CONF = Path("/etc/resolv.conf")
 FILES = ("hosts", "hostname", "resolv.conf")
 _MAX_HOSTNAME = 63
 _MAX_UTS = 64
@@ -43,6 +44,8 @@ class Naming:
 
     hostname: str
     dns: ClusterDns = field(default_factory=ClusterDns)
+    resolv_conf: Path = RESOLV_CONF
+    """Names the node's own DNS servers."""
 
 
 def directory(paths: Paths, uid: str) -> Path:
@@ -95,7 +98,7 @@ def write(paths: Paths, pod: Pod, address: str, naming: Naming) -> Sequence[str]
     """Write the three files; returns what had to be left out, a sentence each. Raises OSError, NameFailure."""
     target = directory(paths, pod.metadata.uid)
     target.mkdir(parents=True, exist_ok=True, mode=0o755)
-    resolv = resolver(pod, _node_resolv(), naming.dns)
+    resolv = resolver(pod, _node_resolv(naming.resolv_conf), naming.dns)
     texts = (hosts(pod, address, naming, _read(Path("/etc/hosts"))), hostname(pod, naming) + "\n", resolv.text)
     for name, text in zip(FILES, texts, strict=True):
         replace(target / name, text.encode(), 0o644)
@@ -108,8 +111,8 @@ def remove(paths: Paths, uid: str) -> None:
         shutil.rmtree(directory(paths, uid))
 
 
-def _node_resolv() -> str:
-    text = _read(Path("/etc/resolv.conf"))
+def _node_resolv(path: Path) -> str:
+    text = _read(path)
     if tuple(parse(text).servers) == _STUB:
         return _read(_BEHIND_STUB) or text
     return text

@@ -1,7 +1,8 @@
 """What the node knows of the cluster beside its pods: config maps, secrets, services, endpoint slices and nodes.
 
 Kept so that pods go on, restarts included, while the control plane is away: config maps, services and nodes in the
-state directory, secrets only in the run directory (tmpfs), endpoint slices not at all (the kernel has the rules).
+state directory, secrets only in the run directory (tmpfs), endpoint slices of headless services for their names; no
+others (the kernel has the rules).
 A file that cannot be read is left out and reported: the next snapshot brings the object again.
 """
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 Key = tuple[str, str]
 """(namespace, name)"""
 
+_HEADLESS = "service.kubernetes.io/headless"
 _MESSAGES: Mapping[str, type[Message]] = {
     "configMap": ConfigMap,
     "secret": Secret,
@@ -120,16 +122,14 @@ class Objects:
                 self._forget(name, key)
                 self._changed(name, key)
 
-    def _path(self, kind: str, key: Key) -> Path | None:
-        if kind == "endpointSlice":
-            return None
+    def _path(self, kind: str, key: Key) -> Path:
         directory = self._paths.secrets if kind == "secret" else self._paths.objects
         return directory / f"{kind}-{hashlib.sha256('/'.join(key).encode()).hexdigest()[:40]}.pb"
 
-    def _keep(self, kind: str, key: Key, message: Message) -> None:
-        path = self._path(kind, key)
-        if path is None:
+    def _keep(self, kind: str, key: Key, message: Any) -> None:
+        if kind == "endpointSlice" and _HEADLESS not in message.metadata.labels:
             return
+        path = self._path(kind, key)
         try:
             replace(path, message.SerializeToString())
         except OSError as error:
@@ -138,9 +138,7 @@ class Objects:
             path.unlink(missing_ok=True)
 
     def _forget(self, kind: str, key: Key) -> None:
-        path = self._path(kind, key)
-        if path is not None:
-            path.unlink(missing_ok=True)
+        self._path(kind, key).unlink(missing_ok=True)
 
 
 def _reduced(message: Any) -> Any:

@@ -98,7 +98,7 @@ class Performer:
         return None
 
     async def _create_sandbox(self, effect: do.CreateSandbox) -> Outcome:
-        pod, naming = self._state.pod, self._tools.facts.naming
+        pod, naming = self._state.pod, self._tools.naming
         try:
             request = requests.sandbox(pod, effect.attempt, netfiles.hostname(pod, naming), effect.address)
             async with asyncio.timeout(self._tools.deadlines.sandbox):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from nodeagent.metrics import Metrics
 from nodeagent.paths import Paths
@@ -14,7 +15,7 @@ from nodeagent.pods.effects import Tell
 from nodeagent.pods.hooking import Hooking
 from nodeagent.pods.hostports import HostPorts
 from nodeagent.pods.journal import Journal
-from nodeagent.pods.netfiles import Naming
+from nodeagent.pods.netfiles import RESOLV_CONF, Naming
 from nodeagent.pods.objects import Objects
 from nodeagent.pods.prober import Prober
 from nodeagent.pods.resolvconf import ClusterDns
@@ -22,6 +23,7 @@ from nodeagent.pods.state import PodState
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.images import ImageStore
 from nodeagent.runtime.volumes import Volumes
+from nodeagent.sandbox.ipam import gateway
 from nodeagent.sandbox.sandboxes import Sandboxes
 from podplane.v1.pod_pb2 import Pod, PodStatus
 
@@ -52,10 +54,8 @@ class NodeFacts:
     dns: ClusterDns = field(default_factory=ClusterDns)
     unsafe_sysctls: tuple[str, ...] = ()
     """Patterns of what pods may set beside the safe ones."""
-
-    @property
-    def naming(self) -> Naming:
-        return Naming(self.hostname or self.name, self.dns)
+    resolv_conf: Path = RESOLV_CONF
+    """Names the node's own DNS servers."""
 
 
 class Reports:
@@ -96,6 +96,14 @@ class Tools:
     deadlines: Deadlines = field(default_factory=Deadlines)
     prober: Prober = field(init=False)
     hooking: Hooking = field(init=False)
+
+    @property
+    def naming(self) -> Naming:
+        """What names of pods are made of. Where pods have no other DNS, they ask the agent's own server."""
+        facts, dns = self.facts, self.facts.dns
+        if not dns.servers and self.addresses.cidr:
+            dns = ClusterDns((str(gateway(self.addresses.cidr)),), dns.domain)
+        return Naming(facts.hostname or facts.name, dns, facts.resolv_conf)
 
     def __post_init__(self) -> None:
         self.prober = Prober(self.runtime, self.clock, self.facts.ip, self.paths.run / "probes")

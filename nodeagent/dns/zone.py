@@ -1,0 +1,300 @@
+"""The names of a cluster: what services and endpoint slices make of them, and the answer to each question. Pure.
+
+    <service>.<namespace>.svc.<domain>                     A: the cluster IP; headless: each ready endpoint; or CNAME
+    <hostname or a-b-c-d>.<service>.<namespace>.svc.…      A: the endpoints of that name
+    _<port>._<protocol>.<service>.<namespace>.svc.…        SRV
+    a-b-c-d.<namespace>.pod.<domain>                       A: that address, if it is one of the pods' range
+    d.c.b.a.in-addr.arpa                                   PTR
+
+Keeps indexes by service and by address, so that a change and an answer cost what they are about. Cannot fail. Source:
+kubernetes/dns docs/specification.md 1.1.0; where it is silent CoreDNS's kubernetes plugin.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from nodeagent.proxy.services import SERVICE_NAME
+from podplane.v1.endpointslice_pb2 import Endpoint, EndpointSlice
+from podplane.v1.service_pb2 import Service
+
+VERSION = "1.1.0"
+"""Of the specification."""
+REVERSE = ("in-addr", "arpa")
+
+Key = tuple[str, str]
+"""(namespace, name)"""
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """name: with all labels, no dot at the end. data: as the type has it; an address, or a name, is text."""
+
+    name: str
+    kind: str
+    data: tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What there is under a name. Without records: it exists and has none of this type, or (exists False) does not.
+
+    extra: the addresses of the names that the records lead to.
+    """
+
+    records: tuple[Record, ...] = ()
+    extra: tuple[Record, ...] = ()
+    exists: bool = True
+
+
+NO_DATA, NO_NAME = Answer(), Answer(exists=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Whose reverse names are the cluster's own."""
+
+    pods: IPv4Network
+    services: IPv4Network | None = None
+
+
+class Zone:
+    """The names below one domain, which is given in lower case; so are the labels of every question."""
+
+    def __init__(self, domain: str, server: str = "", ranges: Ranges | None = None) -> None:
+        """server: the address of the DNS server that answers."""
+        self.domain = domain
+        self.server = server
+        self.ranges = ranges
+        self.serial = 0
+        """Changes so far."""
+        self._suffix = tuple(domain.split("."))
+        self._services: dict[Key, Service] = {}
+        self._namespaces: Counter[str] = Counter()
+        self._slices: dict[Key, EndpointSlice] = {}
+        self._slices_of: dict[Key, dict[Key, EndpointSlice]] = {}
+        self._portals: dict[int, Key] = {}
+        self._ends: dict[int, frozenset[Key]] = {}
+
+    # ── what is known ────────────────────────────────────────────────────────────────────────────────────────
+
+    def put_service(self, service: Service) -> None:
+        """Take a service in, new or changed. It must not be changed afterwards."""
+        key = (service.metadata.namespace, service.metadata.name)
+        self.remove_service(key)
+        self._services[key] = service
+        self._namespaces[key[0]] += 1
+        if (portal := _address(service.spec.clusterIP)) is not None:
+            self._portals[portal] = key
+
+    def remove_service(self, key: Key) -> None:
+        """Forget a service; nothing to do where it is not known."""
+        self.serial += 1
+        old = self._services.pop(key, None)
+        if old is None:
+            return
+        self._namespaces[key[0]] -= 1
+        if not self._namespaces[key[0]]:
+            del self._namespaces[key[0]]
+        portal = _address(old.spec.clusterIP)
+        if portal is not None and self._portals.get(portal) == key:
+            del self._portals[portal]
+
+    def put_slice(self, item: EndpointSlice) -> None:
+        """Take an endpoint slice in, new or changed. It must not be changed afterwards."""
+        key = (item.metadata.namespace, item.metadata.name)
+        self.remove_slice(key)
+        owner = item.metadata.labels.get(SERVICE_NAME)
+        if not owner or item.addressType not in ("", "IPv4"):
+            return
+        self._slices[key] = item
+        self._slices_of.setdefault((key[0], owner), {})[key] = item
+        for address in _addresses(item):
+            self._ends[address] = self._ends.get(address, frozenset()) | {key}
+
+    def remove_slice(self, key: Key) -> None:
+        """Forget a slice; nothing to do where it is not known."""
+        self.serial += 1
+        old = self._slices.pop(key, None)
+        if old is None:
+            return
+        owner = (key[0], old.metadata.labels[SERVICE_NAME])
+        del self._slices_of[owner][key]
+        if not self._slices_of[owner]:
+            del self._slices_of[owner]
+        for address in _addresses(old):
+            left = self._ends.get(address, frozenset()) - {key}
+            if left:
+                self._ends[address] = left
+            else:
+                self._ends.pop(address, None)
+
+    # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────
+
+    def answer(self, labels: Labels, kind: str) -> Answer | None:
+        """The answer to a question for records of a kind; None where the name is not the cluster's."""
+        if labels[-2:] == REVERSE:
+            found = self._reverse(labels[:-2])
+            return found and _of_kind(found, kind)
+        if labels[-len(self._suffix) :] != self._suffix:
+            return None
+        return _of_kind(self._named(labels[: -len(self._suffix)]), kind)
+
+    def _named(self, rest: Labels) -> Answer:
+        """All records below the domain that have this name."""
+        match rest:
+            case ():
+                return self._apex()
+            case ("dns-version",):
+                return Answer((Record(f"dns-version.{self.domain}", "TXT", (VERSION,)),))
+            case ("ns", "dns"):
+                return Answer(tuple(self._server()))
+            case ("dns",) | ("svc",) | ("pod",):
+                return NO_DATA
+            case (namespace, "svc") | (namespace, "pod"):
+                return NO_DATA if namespace in self._namespaces else NO_NAME
+            case (dashed, namespace, "pod"):
+                return self._pod(dashed, namespace)
+            case (*below, service, namespace, "svc"):
+                found = self._services.get((namespace, service))
+                return NO_NAME if found is None else self._service(found, tuple(below))
+        return NO_NAME
+
+    def _apex(self) -> Answer:
+        return Answer((Record(self.domain, "NS", (f"ns.dns.{self.domain}",)),), tuple(self._server()))
+
+    def _server(self) -> Iterator[Record]:
+        if self.server:
+            yield Record(f"ns.dns.{self.domain}", "A", (self.server,))
+
+    def _pod(self, dashed: str, namespace: str) -> Answer:
+        address = _address(dashed.replace("-", "."))
+        if address is None or self.ranges is None or IPv4Address(address) not in self.ranges.pods:
+            return NO_NAME
+        name = f"{dashed}.{namespace}.pod.{self.domain}"
+        return Answer((Record(name, "A", (str(IPv4Address(address)),)),))
+
+    def _service(self, service: Service, below: Labels) -> Answer:
+        name = self._name_of(service)
+        if service.spec.type == "ExternalName":
+            target = service.spec.externalName.rstrip(".")
+            return NO_NAME if below else Answer((Record(name, "CNAME", (target,)),))
+        match below:
+            case ():
+                return self._portal(service, name)
+            case (port, protocol) if port[:1] == protocol[:1] == "_":
+                return self._ports(service, name, port[1:], protocol[1:])
+            case (protocol,) if protocol.startswith("_"):
+                used = {f"_{port.protocol.lower() or 'tcp'}" for port in service.spec.ports if port.name}
+                return NO_DATA if protocol in used else NO_NAME
+            case (hostname,):
+                ends = [end for end, _ in self._endpoints(service) if _hostname(end) == hostname]
+                return _found(Record(f"{hostname}.{name}", "A", (end.addresses[0],)) for end in ends)
+        return NO_NAME
+
+    def _portal(self, service: Service, name: str) -> Answer:
+        if is_headless(service):
+            return _found(Record(name, "A", (end.addresses[0],)) for end, _ in self._endpoints(service))
+        if _address(service.spec.clusterIP) is None:
+            return NO_NAME
+        return Answer((Record(name, "A", (service.spec.clusterIP,)),))
+
+    def _ports(self, service: Service, name: str, port: str, protocol: str) -> Answer:
+        owner = f"_{port}._{protocol}.{name}"
+        if not is_headless(service):
+            numbers = [
+                each.port
+                for each in service.spec.ports
+                if each.name == port and (each.protocol or "TCP").lower() == protocol
+            ]
+            records = [Record(owner, "SRV", (0, 100, number, name)) for number in numbers]
+            return Answer(tuple(records), self._portal(service, name).records) if records else NO_NAME
+        srv: dict[Record, None] = {}
+        extra: dict[Record, None] = {}
+        for end, item in self._endpoints(service):
+            target = f"{_hostname(end)}.{name}"
+            for each in item.ports:
+                if each.name == port and (each.protocol or "TCP").lower() == protocol:
+                    srv[Record(owner, "SRV", (0, 100, each.port, target))] = None
+                    extra[Record(target, "A", (end.addresses[0],))] = None
+        return Answer(tuple(srv), tuple(extra)) if srv else NO_NAME
+
+    def _endpoints(self, service: Service) -> Iterator[tuple[Endpoint, EndpointSlice]]:
+        """The endpoints that are ready, or all where the service publishes them; each with its slice."""
+        every = service.spec.publishNotReadyAddresses
+        for item in self._slices_of.get((service.metadata.namespace, service.metadata.name), {}).values():
+            for end in item.endpoints:
+                ready = not end.conditions.HasField("ready") or end.conditions.ready
+                if (ready or every) and end.addresses:
+                    yield end, item
+
+    def _reverse(self, labels: Labels) -> Answer | None:
+        """PTR of an address of a service or an endpoint; None where others may know it."""
+        address = _address(".".join(reversed(labels))) if len(labels) == 4 else None
+        if address is None:
+            return None
+        owner = ".".join((*labels, *REVERSE))
+        names = dict.fromkeys(self._names_at(address))
+        if names:
+            return Answer(tuple(Record(owner, "PTR", (name,)) for name in names))
+        return NO_NAME if self._holds(IPv4Address(address)) else None
+
+    def _names_at(self, address: int) -> Iterator[str]:
+        if (key := self._portals.get(address)) is not None:
+            yield self._name_of(self._services[key])
+            return
+        owners = {(key[0], self._slices[key].metadata.labels[SERVICE_NAME]) for key in self._ends.get(address, ())}
+        services = [self._services[owner] for owner in sorted(owners) if owner in self._services]
+        text = str(IPv4Address(address))
+        # The specification gives names to endpoints of headless services; others have them where there are none.
+        for service in [each for each in services if is_headless(each)] or services:
+            for end, _ in self._endpoints(service):
+                if end.addresses[0] == text:
+                    yield f"{_hostname(end)}.{self._name_of(service)}"
+
+    def _holds(self, address: IPv4Address) -> bool:
+        ranges = self.ranges
+        if ranges is None:
+            return False
+        return address in ranges.pods or (ranges.services is not None and address in ranges.services)
+
+    def _name_of(self, service: Service) -> str:
+        return f"{service.metadata.name}.{service.metadata.namespace}.svc.{self.domain}"
+
+
+def is_headless(service: Service) -> bool:
+    """Whether the service has no address of its own by intent."""
+    return service.spec.clusterIP == "None"
+
+
+def _of_kind(found: Answer, kind: str) -> Answer:
+    if kind == "ANY":
+        return found
+    # A CNAME answers for every type; there is nothing beside it.
+    records = tuple(record for record in found.records if record.kind in (kind, "CNAME"))
+    return Answer(records, found.extra if records else (), found.exists)
+
+
+def _found(records: Iterable[Record]) -> Answer:
+    each = tuple(dict.fromkeys(records))
+    return Answer(each) if each else NO_NAME
+
+
+def _hostname(end: Endpoint) -> str:
+    return end.hostname or end.addresses[0].replace(".", "-")
+
+
+def _addresses(item: EndpointSlice) -> set[int]:
+    found = {_address(end.addresses[0]) for end in item.endpoints if end.addresses}
+    return {address for address in found if address is not None}
+
+
+def _address(text: str) -> int | None:
+    try:
+        return int(IPv4Address(text))
+    except ValueError:
+        return None
