@@ -11,8 +11,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from nodeagent.proxy import selftest
 from nodeagent.proxy.iptables import iptables
 from nodeagent.proxy.mode import Mode, RulesRefused, RulesUnavailable
+from nodeagent.proxy.nftables import nftables
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,10 @@ class Kind:
     missing: Callable[[], Coroutine[Any, Any, str]]
 
 
-KINDS: tuple[Kind, ...] = (Kind("iptables", iptables.open, iptables.remove, iptables.missing),)
+KINDS: tuple[Kind, ...] = (
+    Kind("nftables", nftables.open, nftables.remove, lambda: selftest.missing(nftables.open)),
+    Kind("iptables", iptables.open, iptables.remove, lambda: selftest.missing(iptables.open)),
+)
 NAMES: tuple[str, ...] = (*(kind.name for kind in KINDS), AUTO)
 
 

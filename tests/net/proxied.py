@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,6 +140,16 @@ def empty() -> service_pb2.Service:
     return service("empty", EMPTY, [("", "TCP", 80, 30081, 8080)])
 
 
-def own(text: str) -> list[str]:
-    """Our chains and rules and the jumps to them, without counters."""
-    return [line.split(" [")[0] for line in text.splitlines() if "PODPLANE" in line]
+def ours(pin: Path) -> list[str]:
+    """Everything of ours, of whichever mode: rules and jumps, chains, elements; without counters, in one order."""
+    lines = [line.split(" [")[0] for line in saved(pin).splitlines() if "PODPLANE" in line]
+    for item in json.loads(command(pin, "nft -j list ruleset"))["nftables"]:
+        [(kind, found)] = item.items()
+        if kind == "metainfo" or "podplane" not in (found.get("table"), found.get("name")):
+            continue
+        elements = found.pop("elem", [])
+        found.pop("handle")
+        lines.append(f"{kind} {json.dumps(found)}")
+        if "dynamic" not in found.get("flags", ()):
+            lines += [f"{found['name']} {json.dumps(element)}" for element in elements]
+    return sorted(lines)

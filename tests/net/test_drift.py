@@ -8,8 +8,9 @@ import contextlib
 import pytest
 
 from nodeagent.proxy.runner import Pace
+from nodeagent.proxy.sync import ProxySync
 from tests.net.kernel import NODE, World, command, until
-from tests.net.proxied import B, Node, empty, flavours, on_node, own, proxied, saved, web
+from tests.net.proxied import WEB, A, B, Node, empty, flavours, on_node, ours, proxied, saved, web
 
 NEVER = Pace(look=600)
 """No look by itself: what is mended has been heard of."""
@@ -31,13 +32,11 @@ async def breaks(node: Node, *lines: str, text: str = "") -> None:
     """Break what the proxy has programmed, twice, and see it mended each time."""
     async with proxied(node):
         await node.program([web()[0], empty()], [web(B)[1]])
-        whole = sorted(own(saved(node.world.node)))
+        whole = ours(node.world.node)
         for _ in range(2):
             for line in lines:
                 await asyncio.to_thread(command, node.world.node, line, text)
-            await asyncio.to_thread(
-                until, lambda: sorted(own(saved(node.world.node))) == whole, f"mended after {lines}", PATIENCE
-            )
+            await asyncio.to_thread(until, lambda: ours(node.world.node) == whole, f"mended after {lines}", PATIENCE)
         assert await node.ask(node.world.client, NODE, 30080) == ("b", "10.77.1.1")
 
 
@@ -63,6 +62,49 @@ def test_a_flushed_ruleset_is_mended_without_a_look(world: World, line: str) -> 
     on_node(world, lambda node: breaks(node, line), pace=NEVER)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "flush ruleset",
+        "delete table ip podplane",
+        "flush table ip podplane",
+        "flush chain ip podplane services",
+        "flush chain ip podplane node-pick-1",
+        "insert rule ip podplane services accept",
+        "add chain ip podplane stranger",
+        f"delete element ip podplane portals {{ {WEB} . tcp . 80 }}",
+        "delete element ip podplane node-backends-tcp { 30080 . 0 }",
+        "add element ip podplane node-ports { tcp . 30099 : drop }",
+        "add element ip podplane hairpins { 10.77.1.9 . 10.77.1.9 }",
+    ],
+)
+def test_what_others_break_in_the_table_is_mended(world: World, line: str) -> None:
+    world.mode = "nftables"
+    on_node(world, lambda node: breaks(node, f"nft {line}"), pace=NEVER)
+
+
+def test_a_table_that_is_broken_while_no_agent_runs_is_mended_by_the_next(world: World) -> None:
+    async def scenario(node: Node) -> None:
+        wanted = [web()[0], empty()], [web(A, B)[1]]
+        async with proxied(node):
+            await node.program(*wanted)
+        whole = ours(node.world.node)
+        for line in (
+            "flush chain ip podplane node-local",
+            f"delete element ip podplane backends-tcp {{ {WEB} . 80 . 1 }}",
+            "add element ip podplane node-ports { tcp . 30099 : drop }",
+            "add chain ip podplane stranger",
+        ):
+            await asyncio.to_thread(command, node.world.node, f"nft {line}")
+            successor = Node(node.world, ProxySync("nftables", node.world.directory, NEVER), node.pods)
+            async with proxied(successor):
+                assert await successor.program(*wanted) == ""
+            assert ours(node.world.node) == whole
+
+    world.mode = "nftables"
+    on_node(world, scenario, pace=NEVER)
+
+
 def test_a_firewall_that_loads_its_rules_anew_is_survived(world: World) -> None:
     async def scenario(node: Node) -> None:
         await breaks(node, "iptables-nft-restore", text=RELOAD)
@@ -77,19 +119,20 @@ def test_a_deleted_chain_is_mended(world: World) -> None:
     async def scenario(node: Node) -> None:
         async with proxied(node):
             await node.program([web()[0]], [web(B)[1]])
-            whole = sorted(own(saved(node.world.node)))
+            whole = ours(node.world.node)
             [chain] = {line.split()[1] for line in whole if line.startswith("-A PODPLANE-SEP") and "5353" in line}
             [jump] = [line for line in whole if line.endswith(f"-j {chain}")]
             script = f"*nat\n{jump.replace('-A ', '-D ', 1)}\n-F {chain}\n-X {chain}\nCOMMIT\n"
             await asyncio.to_thread(command, node.world.node, "iptables-nft-restore --noflush", script)
-            await asyncio.to_thread(
-                until, lambda: sorted(own(saved(node.world.node))) == whole, "the chain is back", PATIENCE
-            )
+            await asyncio.to_thread(until, lambda: ours(node.world.node) == whole, "the chain is back", PATIENCE)
 
     on_node(world, scenario, pace=NEVER)
 
 
-def test_somebody_who_changes_his_own_rules_all_the_time_costs_little(world: World) -> None:
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_somebody_who_changes_his_own_rules_all_the_time_costs_little(world: World, mode: str) -> None:
+    world.mode = mode
+
     async def scenario(node: Node) -> None:
         async with proxied(node):
             await node.program([web()[0]], [web(B)[1]])
@@ -112,15 +155,19 @@ def test_somebody_who_changes_his_own_rules_all_the_time_costs_little(world: Wor
     on_node(world, scenario, pace=NEVER)
 
 
-def test_two_who_undo_each_others_work_do_not_spin(world: World) -> None:
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_two_who_undo_each_others_work_do_not_spin(world: World, mode: str) -> None:
+    world.mode = mode
+    table = "nat" if mode == "iptables" else "podplane"
+
     async def fight(node: Node) -> None:
         while True:
-            await asyncio.to_thread(command, node.world.node, "nft flush table ip nat")
+            await asyncio.to_thread(command, node.world.node, f"nft flush table ip {table}")
 
     async def scenario(node: Node) -> None:
         async with proxied(node):
             await node.program([web()[0]], [web(B)[1]])
-            whole = sorted(own(saved(node.world.node)))
+            whole = ours(node.world.node)
             looks = node.proxy.looks
             started = asyncio.get_running_loop().time()
             with contextlib.suppress(TimeoutError):
@@ -128,8 +175,6 @@ def test_two_who_undo_each_others_work_do_not_spin(world: World) -> None:
                     await fight(node)
             took = asyncio.get_running_loop().time() - started
             assert node.proxy.looks - looks <= 2 * (took / 0.25 + 1)
-            await asyncio.to_thread(
-                until, lambda: sorted(own(saved(node.world.node))) == whole, "mended in the end", PATIENCE
-            )
+            await asyncio.to_thread(until, lambda: ours(node.world.node) == whole, "mended in the end", PATIENCE)
 
     on_node(world, scenario, pace=NEVER)

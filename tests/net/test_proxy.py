@@ -9,14 +9,14 @@ import pytest
 
 from nodeagent.proxy.sync import ProxySync
 from tests.net.kernel import CLIENT, NODE, World, command, inside
-from tests.net.proxied import EMPTY, PACE, WEB, A, B, Node, empty, on_node, own, proxied, saved, web
+from tests.net.proxied import EMPTY, PACE, WEB, A, B, Node, empty, on_node, ours, proxied, web
 from tests.nodeagent.proxy.objects import service, slice_of
 
 
 @pytest.mark.parametrize("bridge_filter", [0, 1])
-def test_who_answers_whom(flavoured: World, bridge_filter: int) -> None:
+def test_who_answers_whom(moded: World, bridge_filter: int) -> None:
     # Where br_netfilter is loaded, what stays on the bridge meets the rules as well.
-    command(flavoured.node, f"sysctl -w net.bridge.bridge-nf-call-iptables={bridge_filter}")
+    command(moded.node, f"sysctl -w net.bridge.bridge-nf-call-iptables={bridge_filter}")
 
     async def scenario(node: Node) -> None:
         client, a = node.world.client, node.pods["a"]
@@ -40,10 +40,10 @@ def test_who_answers_whom(flavoured: World, bridge_filter: int) -> None:
             outside = node.world.flow(client, NODE, 30053)
             assert await asyncio.to_thread(outside.ask) == "b"
 
-    on_node(flavoured, scenario)
+    on_node(moded, scenario)
 
 
-def test_without_endpoints_it_is_refused_at_once(flavoured: World) -> None:
+def test_without_endpoints_it_is_refused_at_once(moded: World) -> None:
     async def scenario(node: Node) -> None:
         async with proxied(node):
             await node.program([empty()], [])
@@ -61,10 +61,10 @@ def test_without_endpoints_it_is_refused_at_once(flavoured: World) -> None:
                     await node.ask(pin, address, port)
                 assert asyncio.get_running_loop().time() - started < 0.5
 
-    on_node(flavoured, scenario)
+    on_node(moded, scenario)
 
 
-def test_every_endpoint_is_hit_and_then_those_that_are_left(world: World) -> None:
+def test_every_endpoint_is_hit_and_then_those_that_are_left(moded: World) -> None:
     async def scenario(node: Node) -> None:
         async with proxied(node):
             await node.program([web()[0]], [web(A, B)[1]])
@@ -76,23 +76,23 @@ def test_every_endpoint_is_hit_and_then_those_that_are_left(world: World) -> Non
             with pytest.raises(ConnectionRefusedError):
                 await node.ask(node.world.client, NODE, 30080)
 
-    on_node(world, scenario)
+    on_node(moded, scenario)
 
 
-def test_a_pod_leaves_the_cluster_under_the_nodes_address(world: World) -> None:
+def test_a_pod_leaves_the_cluster_under_the_nodes_address(moded: World) -> None:
     async def scenario(node: Node) -> None:
         node.world.serve(node.world.client, "internet", CLIENT, 80)
         async with proxied(node):
             await node.program([], [])
             assert await node.ask(node.pods["a"], CLIENT, 80) == ("internet", NODE)
 
-    on_node(world, scenario)
+    on_node(moded, scenario)
 
 
-def test_localhost_stays_closed_to_others(world: World) -> None:
+def test_localhost_stays_closed_to_others(moded: World) -> None:
     def reaches_localhost() -> bool:
-        private = inside(world.node, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        flow = world.flow(world.client, "127.0.0.1", 9999)
+        private = inside(moded.node, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        flow = moded.flow(moded.client, "127.0.0.1", 9999)
         with private:
             private.settimeout(0.3)
             private.bind(("127.0.0.1", 9999))
@@ -105,20 +105,20 @@ def test_localhost_stays_closed_to_others(world: World) -> None:
 
     async def scenario(node: Node) -> None:
         for line in ("127.0.0.0/8", "127.0.0.1"):
-            command(world.client, f"ip route delete table local local {line} dev lo")
-        command(world.client, f"ip route add 127.0.0.1 via {NODE} src {CLIENT}")
-        command(world.node, "sysctl -w net.ipv4.conf.all.route_localnet=1")
+            command(moded.client, f"ip route delete table local local {line} dev lo")
+        command(moded.client, f"ip route add 127.0.0.1 via {NODE} src {CLIENT}")
+        command(moded.node, "sysctl -w net.ipv4.conf.all.route_localnet=1")
         assert await asyncio.to_thread(reaches_localhost)
-        command(world.node, "sysctl -w net.ipv4.conf.all.route_localnet=0")
+        command(moded.node, "sysctl -w net.ipv4.conf.all.route_localnet=0")
         async with proxied(node):
             await node.program([], [])
-            assert command(world.node, "sysctl -n net.ipv4.conf.all.route_localnet").strip() == "1"
+            assert command(moded.node, "sysctl -n net.ipv4.conf.all.route_localnet").strip() == "1"
             assert not await asyncio.to_thread(reaches_localhost)
 
-    on_node(world, scenario)
+    on_node(moded, scenario)
 
 
-def test_a_udp_flow_leaves_an_endpoint_that_is_gone(world: World) -> None:
+def test_a_udp_flow_leaves_an_endpoint_that_is_gone(moded: World) -> None:
     async def scenario(node: Node) -> None:
         async with proxied(node):
             await node.program([web()[0]], [web(A)[1]])
@@ -131,7 +131,7 @@ def test_a_udp_flow_leaves_an_endpoint_that_is_gone(world: World) -> None:
             await node.program([web()[0]], [web(B)[1]])
             assert [await asyncio.to_thread(flow.ask) for flow in flows] == ["b"] * 3
 
-    on_node(world, scenario)
+    on_node(moded, scenario)
 
 
 def test_only_what_differs_is_written(flavoured: World) -> None:
@@ -153,12 +153,12 @@ def test_only_what_differs_is_written(flavoured: World) -> None:
     on_node(flavoured, scenario)
 
 
-def test_a_restarted_agent_adopts_the_rules_and_no_packet_falls(flavoured: World) -> None:
+def test_a_restarted_agent_adopts_the_rules_and_no_packet_falls(moded: World) -> None:
     async def scenario(node: Node) -> None:
         wanted = [web()[0], empty()], [web(A, B)[1]]
         async with proxied(node):
             await node.program(*wanted)
-        whole = own(saved(node.world.node))
+        whole = ours(node.world.node)
         failures: list[OSError] = []
         stop = asyncio.Event()
 
@@ -182,12 +182,12 @@ def test_a_restarted_agent_adopts_the_rules_and_no_packet_falls(flavoured: World
         stop.set()
         assert await asking > 5
         assert failures == []
-        assert sorted(own(saved(node.world.node))) == sorted(whole)
+        assert ours(node.world.node) == whole
 
-    on_node(flavoured, scenario)
+    on_node(moded, scenario)
 
 
-def test_a_service_that_makes_no_sense_holds_up_no_other(world: World) -> None:
+def test_a_service_that_makes_no_sense_holds_up_no_other(moded: World) -> None:
     async def scenario(node: Node) -> None:
         invalid = service("invalid", "fd00::1", [("", "TCP", 80, 0, 8080)])
         async with proxied(node):
@@ -195,7 +195,7 @@ def test_a_service_that_makes_no_sense_holds_up_no_other(world: World) -> None:
             assert said == "default/invalid: 'fd00::1' is not an IPv4 address"
             assert await node.ask(node.world.client, NODE, 30080) == ("b", "10.77.1.1")
 
-    on_node(world, scenario)
+    on_node(moded, scenario)
 
 
 def test_rules_of_the_flavour_that_is_not_in_use_any_more_go(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -10,10 +11,12 @@ from nodeagent.proxy.iptables import adopt
 from nodeagent.proxy.iptables.isolate import Entry, Isolator
 from nodeagent.proxy.iptables.kernel import Iptables
 from nodeagent.proxy.iptables.rules import Part, assemble, part
+from nodeagent.proxy.mode import Wanted
+from nodeagent.proxy.nftables import nftables
 from nodeagent.proxy.services import ports_of
 from nodeagent.proxy.sync import ProxySync
 from tests.net.kernel import NODE, World
-from tests.net.proxied import PACE, RANGES, WEB, A, B, Node, empty, on_node, own, proxied, saved, web
+from tests.net.proxied import PACE, RANGES, WEB, A, B, Node, empty, on_node, ours, proxied, web
 
 
 @pytest.mark.parametrize(
@@ -78,17 +81,46 @@ def test_a_restarted_agent_that_searches_for_a_bad_service_takes_no_rule_from_ot
     on_node(flavoured, scenario)
 
 
-def test_a_restarted_agent_keeps_the_rules_of_a_service_that_it_cannot_program(world: World) -> None:
+def test_a_restarted_agent_keeps_the_rules_of_a_service_that_it_cannot_program(moded: World) -> None:
     async def scenario(node: Node) -> None:
         async with proxied(node):
             await node.program([web()[0], empty()], [web(B)[1]])
-        whole = sorted(own(saved(node.world.node)))
+        whole = ours(node.world.node)
         successor = Node(node.world, ProxySync(node.world.mode, node.world.directory, PACE), node.pods)
         broken = web()[0]
         broken.spec.clusterIP = "fd00::1"
         async with proxied(successor):
             assert "not an IPv4 address" in await successor.program([broken, empty()], [web(B)[1]])
-            assert sorted(own(saved(node.world.node))) == whole
+            assert ours(node.world.node) == whole
             assert await node.ask(node.world.client, NODE, 30080) == ("b", "10.77.1.1")
+
+    on_node(moded, scenario)
+
+
+def test_a_service_that_nftables_refuses_holds_up_no_other(world: World) -> None:
+    async def scenario(node: Node) -> None:
+        mode = await nftables.open()
+        try:
+            good = ports_of(web()[0], [web(B)[1]], "node-1")
+            bad = tuple(replace(port, cluster_ip="10.96.0.300") for port in good)
+            taken = tuple(replace(port, cluster_ip="10.96.0.77") for port in good)
+            services = {"default/bad": bad, "default/late": taken, "default/web": good}
+            others = {f"default/s{n}": (replace(good[0], cluster_ip=f"10.96.1.{n}", node_port=0),) for n in range(99)}
+            named = {
+                key: tuple(replace(port, service=key) for port in ports)
+                for key, ports in sorted({**services, **others}.items())
+            }
+            errors = await mode.apply(Wanted(RANGES, named))
+            assert sorted(errors) == ["default/bad", "default/late", "default/web"]
+            assert "10.96.0.300" in errors["default/bad"]
+            # Who asked first for the node port is not to be had: now the other one gets it.
+            assert errors["default/web"].startswith("tcp 30080 is already that of default/")
+            del named["default/bad"]
+            errors = await mode.apply(Wanted(RANGES, named))
+            assert errors == {"default/web": "tcp 30080 is already that of default/late"}
+            assert await node.ask(node.world.client, NODE, 30080) == ("b", "10.77.1.1")
+            assert await node.ask(node.world.node, "10.96.1.42", 80) == ("b", "10.77.1.1")
+        finally:
+            await mode.close()
 
     on_node(world, scenario)

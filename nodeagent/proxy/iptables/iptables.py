@@ -14,7 +14,7 @@ from nodeagent.proxy.iptables.backend import detect, others
 from nodeagent.proxy.iptables.isolate import Entry, Isolator
 from nodeagent.proxy.iptables.kernel import Iptables, clean
 from nodeagent.proxy.iptables.rules import Part, assemble, part
-from nodeagent.proxy.mode import Ranges, RulesRefused, RulesUnavailable, Wanted
+from nodeagent.proxy.mode import Ranges, RulesUnavailable, Wanted
 
 _THOROUGH = 60.0
 """Seconds between readings of all legacy rules, whose fingerprint does not tell of every change."""
@@ -34,15 +34,6 @@ async def remove() -> None:
         return
     for backend in (chosen, *await others(chosen)):
         await clean(backend)
-
-
-async def missing() -> str:
-    """Why this mode cannot work here; "" where it can."""
-    try:
-        await (await detect()).saved()
-    except (RulesUnavailable, RulesRefused) as error:
-        return str(error)
-    return ""
 
 
 class IptablesMode:

@@ -7,23 +7,17 @@ no packet falls between. Fails with RulesRefused and RulesUnavailable; belief is
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
-from nodeagent.proxy.changes import Changes
+from nodeagent.proxy.changes import Changes, answering, deaf
 from nodeagent.proxy.iptables.backend import Backend, detect, others
 from nodeagent.proxy.iptables.rules import JUMPS, Rules, Tables
 from nodeagent.proxy.iptables.text import Observed, parse, restore
 from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
 
 _NOTHING: Tables = {}
-_REST, _LONGEST_REST = 0.25, 5.0
-"""Seconds after a look, at least and at most, before others' changes are heard again."""
 _RACES = 3
 """Times that rules are written before a refusal counts although somebody else changed rules meanwhile."""
-_SHARE = 10
-"""Somebody who changes rules of his own all the time makes us read ours for one part of this of one core's time."""
 
 
 class Iptables:
@@ -76,7 +70,7 @@ class Iptables:
 
     async def apply(self, wanted: Tables) -> None:
         """Bring the kernel to wanted, writing only what differs. Raises RulesRefused, RulesUnavailable."""
-        with self._answering():
+        with answering(self._changes, lambda: self.written):
             for tries in range(_RACES, 0, -1):
                 text, touched = restore(await self._standing(), wanted)
                 try:
@@ -94,26 +88,12 @@ class Iptables:
             return await self._read()
         return self._present
 
-    @contextlib.contextmanager
-    def _answering(self) -> Iterator[None]:
-        """Around a look: what was heard before is answered by it."""
-        if self._changes is None:
-            yield
-            return
-        self._changes.drain()
-        started, written = time.monotonic(), self.written
-        try:
-            yield
-        finally:
-            fruitless = time.monotonic() - started if self.written == written else 0.0
-            self._changes.resume(min(max(_REST, _SHARE * fruitless), _LONGEST_REST))
-
     async def _write(self, text: str, transactions: int, wanted: Tables) -> None:
         before = self.backend.fingerprint()
         undisturbed = before == self._fingerprint
         self._present = None  # until it is known what came of it
         self.written += text.count("\n")
-        with self._changes.deaf() if self._changes else contextlib.nullcontext():
+        with deaf(self._changes):
             await self.backend.apply(text)
         # Only now: who changes rules from here on is heard.
         after = self.backend.fingerprint()
@@ -127,7 +107,7 @@ class Iptables:
 
         thorough: read them even if the fingerprint is the same.
         """
-        with self._answering():
+        with answering(self._changes, lambda: self.written):
             present = await (self._read() if thorough else self._standing())
             text, touched = restore(present, self._wanted)
             if not text:

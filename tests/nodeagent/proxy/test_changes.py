@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from nodeagent.proxy.changes import Changes
+from nodeagent.proxy.changes import Changes, deaf
 from tests.net.kernel import World, command, inside
 
 
@@ -66,7 +66,7 @@ def test_more_than_the_buffer_holds_is_a_change_like_any(world: World) -> None:
 
 def test_own_changes_are_not_heard_and_later_ones_are(world: World) -> None:
     async def scenario(changes: Changes, heard: asyncio.Queue[None]) -> None:
-        with changes.deaf():
+        with deaf(changes):
             await asyncio.to_thread(command, world.node, "nft add table ip own")
         await asyncio.to_thread(command, world.node, "true")
         assert heard.empty()

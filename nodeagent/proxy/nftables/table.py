@@ -1,0 +1,210 @@
+"""The table `podplane`: its maps, its chains, and what they are called. Pure; README.md draws the packet's path.
+
+Owns the layout: however many services there are, a packet meets a fixed number of rules, and a change of a service
+changes elements of maps. Chains are shared by all services with the same number of endpoints (pick-3); only session
+affinity needs some of its own. Rules hold no anonymous sets. Source: the layout of nft(8)'s maps; nft 1.0.6 takes a
+port from a map only after `meta l4proto`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from nodeagent.proxy.mode import MASQUERADE_MARK, Ranges
+
+TABLE = "podplane"
+Rules = tuple[str, ...]
+
+LOCAL_SLOTS = 32768
+"""Slots from here on are those of this node's endpoints, for policies of Local."""
+_MARK = f"meta mark set meta mark or {MASQUERADE_MARK:#x}"
+_UNMARK = f"meta mark set meta mark and {~MASQUERADE_MARK & 0xFFFFFFFF:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A map or set. key: its fields (ip, proto, port, slot); value: verdict, target (ip . port) or nothing (a set)."""
+
+    name: str
+    key: tuple[str, ...]
+    value: str
+    declaration: str
+
+    @property
+    def kind(self) -> str:
+        return "map" if self.value else "set"
+
+
+_TYPES = {"ip": "ipv4_addr", "proto": "inet_proto", "port": "inet_service"}
+PROTOCOLS = ("tcp", "udp")
+
+
+def _container(name: str, key: str, value: str) -> Container:
+    fields = tuple(key.split())
+    types = " . ".join(map(_TYPES.__getitem__, fields))
+    targets = {"verdict": " : verdict", "target": " : ipv4_addr . inet_service", "": ""}
+    return Container(name, fields, value, f"type {types}{targets[value]};")
+
+
+def _backends(protocol: str, *, node: bool) -> Container:
+    """Where a port is asked for, and a random slot → the endpoint."""
+    # Only an expression has a random number's type; nft 1.0.6 wants the protocol of a port that it knows by expression.
+    asked = f"{protocol} dport . numgen random mod 65536"
+    key = ("port", "slot") if node else ("ip", "port", "slot")
+    declaration = f"typeof {asked if node else f'ip daddr . {asked}'} : ip daddr . {protocol} dport;"
+    return Container(backends(protocol, node=node), key, "target", declaration)
+
+
+def backends(protocol: str, *, node: bool) -> str:
+    """The name of the map of endpoints."""
+    return f"{'node-' if node else ''}backends-{protocol}"
+
+
+CONTAINERS: Mapping[str, Container] = {
+    made.name: made
+    for made in (
+        # Where a port is asked for → who decides. By address, and by the node's own port.
+        _container("portals", "ip proto port", "verdict"),
+        _container("node-ports", "proto port", "verdict"),
+        # For ports with a policy of Local: who decides for those inside, and for those outside.
+        _container("inside", "ip proto port", "verdict"),
+        _container("node-inside", "proto port", "verdict"),
+        _container("outside", "ip proto port", "verdict"),
+        _container("node-outside", "proto port", "verdict"),
+        *(_backends(protocol, node=node) for protocol in PROTOCOLS for node in (False, True)),
+        # Ports without endpoints.
+        _container("refused", "ip proto port", "verdict"),
+        _container("node-refused", "proto port", "verdict"),
+        # Ports with session affinity → who remembers.
+        _container("records", "ip proto port", "verdict"),
+        _container("node-records", "proto port", "verdict"),
+        _container("host-ports", "proto port", "target"),
+        _container("host-ports-at", "ip proto port", "target"),
+        _container("hairpins", "ip ip", ""),
+    )
+}
+"""What is there whichever services there are."""
+
+FRONTENDS = ("portals", "node-ports", "refused", "node-refused")
+"""Each service has an element in one of these for every place where it is asked for; it bears the service's name."""
+
+_ADDRESSED = "ip daddr . meta l4proto . th dport"
+_OWN = "meta l4proto . th dport"
+_ASKED = "ct original ip daddr . meta l4proto . ct original proto-dst"
+_OWN_ASKED = "meta l4proto . ct original proto-dst"
+
+
+def affinity_map(name: str, seconds: int) -> Container:
+    """Clients → the endpoint that they were given last."""
+    flags = f"flags dynamic,timeout; timeout {seconds}s;"
+    return Container(name, ("ip",), "target", f"type ipv4_addr : ipv4_addr . inet_service; {flags}")
+
+
+def endpoint_set(name: str) -> Container:
+    return _container(name, "ip port", "")
+
+
+def base(ranges: Ranges) -> dict[str, Rules]:
+    """The chains that are there whichever services there are. A base chain begins with its hook."""
+    return {
+        "prerouting": ("type nat hook prerouting priority -100", "jump services"),
+        "output": ("type nat hook output priority -100", "jump services"),
+        "services": _services(ranges),
+        "local": _local(ranges, _ADDRESSED, "inside", "outside"),
+        "node-local": _local(ranges, _OWN, "node-inside", "node-outside"),
+        "host-ports": (
+            # A pod cannot answer to a loopback address.
+            f"ip saddr 127.0.0.0/8 {_MARK}",
+            *(f"meta l4proto {name} dnat ip to {_ADDRESSED} map @host-ports-at" for name in PROTOCOLS),
+            *(f"meta l4proto {name} dnat ip to {_OWN} map @host-ports" for name in PROTOCOLS),
+            _UNMARK,
+        ),
+        "postrouting": _postrouting(ranges),
+        "filter-input": (
+            "type filter hook input priority 0",
+            # Node ports answer on localhost: keep others out of it.
+            "ip saddr != 127.0.0.0/8 ip daddr 127.0.0.0/8 ct state new,invalid ct status and 0x20 == 0 drop",
+            f"ct state new {_ADDRESSED} vmap @refused",
+            f"ct state new fib daddr type local {_OWN} vmap @node-refused",
+        ),
+        "filter-forward": (
+            "type filter hook forward priority 0",
+            f"ct state new {_ADDRESSED} vmap @refused",
+            # A late packet of a closed connection would leave with an address that was never translated back.
+            "ct state invalid drop",
+        ),
+        "filter-output": ("type filter hook output priority 0", f"ct state new {_ADDRESSED} vmap @refused"),
+        "refuse": ("reject with icmp type port-unreachable",),
+        # Before the source is translated, and after the destination was; an endpoint may be the node itself.
+        "record-out": ("type filter hook postrouting priority 99", "ct state new ct status dnat jump record"),
+        "record-in": ("type filter hook input priority 99", "ct state new ct status dnat jump record"),
+        "record": tuple(
+            f"meta l4proto {name} {asked} vmap @{container}"
+            for asked, container in ((_ASKED, "records"), (_OWN_ASKED, "node-records"))
+            for name in PROTOCOLS
+        ),
+    }
+
+
+def _services(ranges: Ranges) -> Rules:
+    return (
+        # Marked in advance: whoever is led to an endpoint from here on comes back through this node.
+        f"ip saddr != {ranges.cluster_cidr} {_MARK}",
+        f"{_ADDRESSED} vmap @portals",
+        _MARK,
+        # Node ports come after, so that a service's own address wins where it is an address of the node as well.
+        f"fib daddr type local {_OWN} vmap @node-ports",
+        _UNMARK,
+        "fib daddr type local jump host-ports",
+    )
+
+
+def _local(ranges: Ranges, asked: str, inside: str, outside: str) -> Rules:
+    """For externalTrafficPolicy Local: pods and the node itself are answered by all endpoints."""
+    return (
+        f"ip saddr {ranges.pod_cidr} {_UNMARK} {asked} vmap @{inside}",
+        f"fib saddr type local {asked} vmap @{inside}",
+        _UNMARK,
+        f"{asked} vmap @{outside}",
+    )
+
+
+def _postrouting(ranges: Ranges) -> Rules:
+    marked = f"meta mark and {MASQUERADE_MARK:#x} == {MASQUERADE_MARK:#x}"
+    return (
+        "type nat hook postrouting priority 100",
+        f"ip saddr {ranges.pod_cidr} ip daddr != {ranges.cluster_cidr} masquerade fully-random",
+        # The mark goes, so that a packet that passes here twice (a tunnel) is not masqueraded twice.
+        f"{marked} {_UNMARK} masquerade fully-random",
+        # An endpoint that reaches itself by way of the service must see another source than its own.
+        "ct status dnat ip saddr . ip daddr @hairpins masquerade fully-random",
+    )
+
+
+def pick_chain(count: int, *, node: bool, local: bool) -> str:
+    """The chain that takes one of so many endpoints with equal chance; its rules follow from its name."""
+    return f"{'node-' if node else ''}{'local-' if local else ''}pick-{count}"
+
+
+def is_pick(chain: str) -> bool:
+    return chain.removeprefix("node-").removeprefix("local-").startswith("pick-")
+
+
+def pick_rules(chain: str) -> Rules:
+    """The rules of a chain that is_pick."""
+    node, local = chain.startswith("node-"), "local-" in chain
+    offset = f" offset {LOCAL_SLOTS}" if local else ""
+    slot = f"numgen random mod {chain.rpartition('-')[2]}{offset}"
+    address = "" if node else "ip daddr . "
+    return tuple(
+        f"meta l4proto {name} dnat ip to {address}{name} dport . {slot} map @{backends(name, node=node)}"
+        for name in PROTOCOLS
+    )
+
+
+def stamp(chains: Mapping[str, Rules], containers: Iterable[Container]) -> str:
+    """What the table's comment says of its layout: a table of another one is not adopted."""
+    text = repr(sorted(chains.items())) + repr(sorted((item.name, item.declaration) for item in containers))
+    return f"podplane {hashlib.sha256(text.encode()).hexdigest()[:16]}"
