@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nodeagent.proxy.mode import Ranges
+from nodeagent.proxy.nftables.table import TABLE
 from nodeagent.proxy.runner import Pace
 from nodeagent.proxy.sync import ProxySync
 from nodeagent.sandbox.network import Network
@@ -145,7 +146,7 @@ def ours(pin: Path) -> list[str]:
     lines = [line.split(" [")[0] for line in saved(pin).splitlines() if "PODPLANE" in line]
     for item in json.loads(command(pin, "nft -j list ruleset"))["nftables"]:
         [(kind, found)] = item.items()
-        if kind == "metainfo" or "podplane" not in (found.get("table"), found.get("name")):
+        if kind == "metainfo" or TABLE not in (found.get("table"), found.get("name")):
             continue
         elements = found.pop("elem", [])
         found.pop("handle")

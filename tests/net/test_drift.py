@@ -66,16 +66,16 @@ def test_a_flushed_ruleset_is_mended_without_a_look(world: World, line: str) -> 
     "line",
     [
         "flush ruleset",
-        "delete table ip podplane",
-        "flush table ip podplane",
-        "flush chain ip podplane services",
-        "flush chain ip podplane node-pick-1",
-        "insert rule ip podplane services accept",
-        "add chain ip podplane stranger",
-        f"delete element ip podplane portals {{ {WEB} . tcp . 80 }}",
-        "delete element ip podplane node-backends-tcp { 30080 . 0 }",
-        "add element ip podplane node-ports { tcp . 30099 : drop }",
-        "add element ip podplane hairpins { 10.77.1.9 . 10.77.1.9 }",
+        "delete table ip podplane-services",
+        "flush table ip podplane-services",
+        "flush chain ip podplane-services services",
+        "flush chain ip podplane-services node-pick-1",
+        "insert rule ip podplane-services services accept",
+        "add chain ip podplane-services stranger",
+        f"delete element ip podplane-services portals {{ {WEB} . tcp . 80 }}",
+        "delete element ip podplane-services node-backends-tcp { 30080 . 0 }",
+        "add element ip podplane-services node-ports { tcp . 30099 : drop }",
+        "add element ip podplane-services hairpins { 10.77.1.9 . 10.77.1.9 }",
     ],
 )
 def test_what_others_break_in_the_table_is_mended(world: World, line: str) -> None:
@@ -90,10 +90,10 @@ def test_a_table_that_is_broken_while_no_agent_runs_is_mended_by_the_next(world:
             await node.program(*wanted)
         whole = ours(node.world.node)
         for line in (
-            "flush chain ip podplane node-local",
-            f"delete element ip podplane backends-tcp {{ {WEB} . 80 . 1 }}",
-            "add element ip podplane node-ports { tcp . 30099 : drop }",
-            "add chain ip podplane stranger",
+            "flush chain ip podplane-services node-local",
+            f"delete element ip podplane-services backends-tcp {{ {WEB} . 80 . 1 }}",
+            "add element ip podplane-services node-ports { tcp . 30099 : drop }",
+            "add chain ip podplane-services stranger",
         ):
             await asyncio.to_thread(command, node.world.node, f"nft {line}")
             successor = Node(node.world, ProxySync("nftables", node.world.directory, NEVER), node.pods)
@@ -158,7 +158,7 @@ def test_somebody_who_changes_his_own_rules_all_the_time_costs_little(world: Wor
 @pytest.mark.parametrize("mode", ["iptables", "nftables"])
 def test_two_who_undo_each_others_work_do_not_spin(world: World, mode: str) -> None:
     world.mode = mode
-    table = "nat" if mode == "iptables" else "podplane"
+    table = "nat" if mode == "iptables" else "podplane-services"
 
     async def fight(node: Node) -> None:
         while True:

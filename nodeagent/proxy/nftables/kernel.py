@@ -1,8 +1,9 @@
 """The table in the kernel, kept as wanted: what stands, what differs, what others have changed.
 
-Owns the table `podplane` and nothing else: foreign tables stay byte for byte. Every change is one transaction, and
-holds only the elements that differ. A table that an earlier agent left is adopted where its layout is ours, element by
-element; else the whole is written anew, which is one transaction as well. Blocks: for use in one thread at a time.
+Owns the table `podplane-services` and nothing else: foreign tables stay byte for byte. Every change is one
+transaction, and holds only the elements that differ. A table that an earlier agent left is adopted where its layout is
+ours, element by element; else the whole is written anew, in one transaction as well. Blocks: for use in one thread at a
+time.
 Fails with RulesRefused, RulesUnavailable and OSError; belief is then thrown away and read again.
 """
 

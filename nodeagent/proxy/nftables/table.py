@@ -1,4 +1,4 @@
-"""The table `podplane`: its maps, its chains, and what they are called. Pure; README.md draws the packet's path.
+"""The table `podplane-services`: its maps, its chains, and their names. Pure; README.md draws the packet's path.
 
 Owns the layout: however many services there are, a packet meets a fixed number of rules, and a change of a service
 changes elements of maps. Chains are shared by all services with the same number of endpoints (pick-3); only session
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from nodeagent.proxy.mode import MASQUERADE_MARK, Ranges
 
-TABLE = "podplane"
+TABLE = "podplane-services"
 Rules = tuple[str, ...]
 
 LOCAL_SLOTS = 32768
@@ -121,7 +121,7 @@ def base(ranges: Ranges) -> dict[str, Rules]:
             *(f"meta l4proto {name} dnat ip to {_OWN} map @host-ports" for name in PROTOCOLS),
             _UNMARK,
         ),
-        "postrouting": _postrouting(ranges),
+        "postrouting": _postrouting(),
         "filter-input": (
             "type filter hook input priority 0",
             # Node ports answer on localhost: keep others out of it.
@@ -171,11 +171,10 @@ def _local(ranges: Ranges, asked: str, inside: str, outside: str) -> Rules:
     )
 
 
-def _postrouting(ranges: Ranges) -> Rules:
+def _postrouting() -> Rules:
     marked = f"meta mark and {MASQUERADE_MARK:#x} == {MASQUERADE_MARK:#x}"
     return (
         "type nat hook postrouting priority 100",
-        f"ip saddr {ranges.pod_cidr} ip daddr != {ranges.cluster_cidr} masquerade fully-random",
         # The mark goes, so that a packet that passes here twice (a tunnel) is not masqueraded twice.
         f"{marked} {_UNMARK} masquerade fully-random",
         # An endpoint that reaches itself by way of the service must see another source than its own.

@@ -17,7 +17,9 @@ def test_what_is_referred_to_comes_before_and_goes_after() -> None:
         added=[("a/b", ("portals", "10.0.0.1 . tcp . 80"), ("goto pick-2", "a/b"))],
     )
     lines = script(old, new, changes).lines
-    assert [line.split(" ip podplane ")[0] + " " + line.split()[-1 if "chain" in line else 4] for line in lines] == [
+    assert [
+        line.split(" ip podplane-services ")[0] + " " + line.split()[-1 if "chain" in line else 4] for line in lines
+    ] == [
         "add set eps-x",
         "add chain pick-2",
         "add rule pick-2",
@@ -37,8 +39,8 @@ def test_a_chain_that_changes_is_filled_anew_and_one_that_is_not_known_is_let_al
     old = Layout("", {"stay-x": ("goto pick-1",), "stay-y": None}, PORTALS)
     new = Layout("", {"stay-x": ("goto pick-2",), "stay-y": None}, PORTALS)
     assert script(old, new, Changes()).lines == [
-        "flush chain ip podplane stay-x",
-        "add rule ip podplane stay-x goto pick-2",
+        "flush chain ip podplane-services stay-x",
+        "add rule ip podplane-services stay-x goto pick-2",
     ]
     assert script(old, old, Changes()).lines == []
 
@@ -47,11 +49,11 @@ def test_a_table_that_is_not_ours_goes_in_the_same_transaction() -> None:
     hook = ("type nat hook output priority -100", "jump services")
     lines = script(None, Layout("podplane 1", {"output": hook}, {}), Changes()).lines
     assert lines[:3] == [
-        "add table ip podplane",
-        "delete table ip podplane",
-        'add table ip podplane { comment "podplane 1"; }',
+        "add table ip podplane-services",
+        "delete table ip podplane-services",
+        'add table ip podplane-services { comment "podplane 1"; }',
     ]
-    assert lines[3] == "add chain ip podplane output { type nat hook output priority -100; policy accept; }"
+    assert lines[3] == "add chain ip podplane-services output { type nat hook output priority -100; policy accept; }"
     assert rule_count(hook) == 1
 
 
