@@ -47,7 +47,7 @@ from nodeagent.runtime.images import ImageStore
 from nodeagent.runtime.rotation import LogRotator
 from nodeagent.runtime.volumes import Volumes
 from nodeagent.sandbox import namespaces
-from nodeagent.sandbox.network import Network
+from nodeagent.sandbox.network import Network, Settings
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.session import Session
 from nodeagent.streams import Streams
@@ -306,7 +306,8 @@ class Agent:
 
 async def _network(config: Config) -> Network:
     try:
-        return await Network.open(config.paths.run, config.node_ip or None, config.closed)
+        settings = Settings(config.node_ip or None, config.closed, config.tunnel, config.vxlan_port)
+        return await Network.open(config.paths.run, settings)
     except OSError as error:
         raise CannotStart(f"cannot open a netlink socket: {error}") from error
 

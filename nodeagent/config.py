@@ -27,6 +27,8 @@ from nodeagent.pressure.thresholds import (
 )
 from nodeagent.proxy import modes
 from nodeagent.sandbox.guard import Closed
+from nodeagent.sandbox.peers import MODES as TUNNELS
+from nodeagent.sandbox.peers import PORT as VXLAN_PORT
 from nodeagent.sandbox.sysctls import pattern_problem
 from podplane import duration, names
 from podplane.logging import FORMATS, LEVELS
@@ -77,6 +79,8 @@ class Config:
     """Seconds for which a pressure condition stays after the pressure has gone."""
     metrics: tuple[str, int] | None = None
     """Host and port of /metrics."""
+    tunnel: str = "auto"
+    vxlan_port: int = VXLAN_PORT
     pod_access: frozenset[str] = frozenset()
     """What is closed to pods by default and open to them here: of POD_ACCESS."""
     log_level: str = "info"
@@ -144,6 +148,8 @@ def _config(options: argparse.Namespace) -> Config:
         eviction_hard=options.eviction_hard,
         pressure_transition=options.eviction_pressure_transition_period,
         metrics=options.metrics_address,
+        tunnel=options.tunnel,
+        vxlan_port=options.vxlan_port,
         pod_access=options.pod_access,
     )
 
@@ -166,6 +172,12 @@ def _running(flags: Flags) -> None:
     words = "the node's address; default: the source address of the default route"
     flags.add("--node-ip", "", words, type=_address)
     flags.add("--metrics-address", None, METRICS_HELP, type=metrics_address, metavar="HOST:PORT")
+    words = (
+        "when pods of other nodes are reached through VXLAN; auto: where the node is on no link of this one, and by a "
+        "plain route otherwise"
+    )
+    flags.add("--tunnel", "auto", words, choices=TUNNELS)
+    flags.add("--vxlan-port", VXLAN_PORT, "UDP port of VXLAN, the same on all nodes", type=_port, metavar="PORT")
     words = (
         "what is closed to pods otherwise, separated by commas: metadata (169.254.169.254, where clouds tell a machine "
         "its credentials), agent (the agents' metrics)"
@@ -258,6 +270,12 @@ def _address(text: str) -> str:
 
 def _addresses(text: str) -> tuple[str, ...]:
     return tuple(_address(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a port, 1 to 65535")
+    return int(text)
 
 
 def _pod_access(text: str) -> frozenset[str]:

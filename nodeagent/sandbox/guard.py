@@ -2,6 +2,7 @@
 
     pod ─► its port ─► bridge prerouting   only IPv4 and ARP, only from the pod's own MAC and address
                    ─► ip input, forward    not to the metadata address, not to ports of agents
+    other nodes    ─► ip input             nobody else sends into the tunnel
                    ─► ip postrouting       masquerade what leaves the cluster
 
 A pod's port carries the pod's address as its interface group: one constant set of (group, MAC, address) then says who
@@ -37,12 +38,20 @@ class Closed:
 CLOSED = Closed()
 
 
-def rules(pods: IPv4Network, cluster: IPv4Network, nodes: Collection[IPv4Address], closed: Closed) -> str:
+def rules(
+    pods: IPv4Network,
+    cluster: IPv4Network,
+    nodes: Collection[IPv4Address],
+    closed: Closed,
+    tunnel: tuple[int, int] | None = None,
+) -> str:
     """Write what `nft -f` makes both tables of, in place of what stands, at once.
 
     pods: this node's range. nodes: the addresses of all nodes, whose agents are taken to have this one's ports.
+    tunnel: UDP port and network number of the VXLAN, where there is one.
     """
-    return _bridge(pods) + _ip(pods, cluster, nodes, closed)
+    inlet = _inlet(nodes, *tunnel) if tunnel else ()
+    return _bridge(pods) + _ip(pods, cluster, inlet, (*_metadata(closed), *_agents(nodes, closed)))
 
 
 def removal() -> str:
@@ -73,13 +82,12 @@ def _bridge(pods: IPv4Network) -> str:
     return _table("bridge", _chain("prerouting", hook, *ours, *(allowed if owners else ()), "drop"))
 
 
-def _ip(pods: IPv4Network, cluster: IPv4Network, nodes: Collection[IPv4Address], closed: Closed) -> str:
-    barred = [f"ip daddr {METADATA} {_REFUSE}"] if closed.metadata else []
+def _ip(pods: IPv4Network, cluster: IPv4Network, inlet: Sequence[str], closed: Sequence[str]) -> str:
     return _table(
         "ip",
-        _chain("closed", "", *barred, *_agents(nodes, closed)),
+        _chain("closed", "", *closed),
         # The node itself may ask its own daemons under the bridge's address, which is one of the cluster's.
-        _chain("input", "filter hook input priority -5", f'iifname != "lo" ip saddr {cluster} jump closed'),
+        _chain("input", "filter hook input priority -5", *inlet, f'iifname != "lo" ip saddr {cluster} jump closed'),
         _chain("forward", "filter hook forward priority -5", f"ip saddr {pods} jump closed"),
         _chain(
             "postrouting",
@@ -87,6 +95,20 @@ def _ip(pods: IPv4Network, cluster: IPv4Network, nodes: Collection[IPv4Address],
             f"ip saddr {pods} ip daddr != {cluster} masquerade fully-random",
         ),
     )
+
+
+def _inlet(nodes: Collection[IPv4Address], port: int, number: int) -> Sequence[str]:
+    """Only nodes send into the tunnel, which asks nobody who he is. Others' networks on the port are let alone."""
+    # After UDP's 8 bytes: flags and 24 bits that are 0, then the network's number.
+    return [f"udp dport {port} @th,96,24 {number} ip saddr != {_set(nodes)} drop"]
+
+
+def _metadata(closed: Closed) -> Sequence[str]:
+    return [f"ip daddr {METADATA} {_REFUSE}"] if closed.metadata else []
+
+
+def _set(addresses: Collection[IPv4Address]) -> str:
+    return "{ " + ", ".join(map(str, sorted(addresses))) + " }"
 
 
 def _agents(nodes: Collection[IPv4Address], closed: Closed) -> Sequence[str]:
@@ -97,6 +119,5 @@ def _agents(nodes: Collection[IPv4Address], closed: Closed) -> Sequence[str]:
         lines.append(f"{target}tcp dport {port} {_REFUSE_TCP}")
     ports = ", ".join(str(port) for port in sorted({port for _, port in closed.agent_ports}))
     if ports and nodes:
-        known = ", ".join(map(str, sorted(nodes)))
-        lines.append(f"ip daddr {{ {known} }} tcp dport {{ {ports} }} {_REFUSE_TCP}")
+        lines.append(f"ip daddr {_set(nodes)} tcp dport {{ {ports} }} {_REFUSE_TCP}")
     return lines

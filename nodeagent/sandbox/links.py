@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from nodeagent.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request
+from nodeagent.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request, as_text, attributes
 from nodeagent.sandbox.rtnl import ADDRESS, LINK, ROUTE, Message, Template, encode, nest
 
 ROUTE_PROTOCOL = 112
@@ -25,8 +26,12 @@ _IFF_UP = 1
 _UP = {"flags": _IFF_UP, "change": _IFF_UP}
 _IFA_F_NOPREFIXROUTE = 0x200
 _RT_TABLE_MAIN, _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK, _RTN_UNICAST = 254, 0, 253, 1
+_RTNH_F_ONLINK = 4
 _U32 = struct.Struct("=I")
 _INDEX = struct.Struct("=4xi")
+_IFINFO = struct.Struct("=BxxxiII")  # family, index, flags, change
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_GROUP = 1, 3, 4, 5, 10, 18, 27
+_IFLA_INFO_KIND = 1
 # Marks of the templates: values that no other part of a message has.
 _MAC_MARK, _FD_MARK, _ADDRESS_MARK = b"\xa1\xa2\xa3\xa4\xa5\xa6", b"\xb1\xb2\xb3\x31", b"\xc1\xc2\xc3\xc4"
 _GROUP_MARK = b"\xd1\xd2\xd3\xd4"
@@ -49,6 +54,16 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Tunnel:
+    """What makes a VXLAN device: its network's number, where it sends from, its UDP port, whether it learns."""
+
+    number: int
+    local: IPv4Address
+    port: int
+    learning: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
     index: int
     interface: IPv4Interface
@@ -63,6 +78,10 @@ class Route:
     gateway: IPv4Address | None
     output: int
     protocol: int
+
+    @property
+    def is_ours(self) -> bool:
+        return self.protocol == ROUTE_PROTOCOL
 
 
 def _mac(address: bytes) -> str:
@@ -87,6 +106,18 @@ def add_bridge(name: str, mac: bytes, mtu: int) -> Request:
 def set_link(name: str, mac: bytes, mtu: int) -> Request:
     body = encode(LINK, _UP, ("IFLA_IFNAME", name), ("IFLA_ADDRESS", _mac(mac)), ("IFLA_MTU", mtu))
     return Request(_RTM_NEWLINK, 0, body, f"set MAC and MTU of {name}")
+
+
+def add_vxlan(name: str, mac: bytes, mtu: int, tunnel: Tunnel) -> Request:
+    data = nest(
+        ("IFLA_VXLAN_ID", tunnel.number),
+        ("IFLA_VXLAN_LOCAL", str(tunnel.local)),
+        ("IFLA_VXLAN_PORT", tunnel.port),
+        ("IFLA_VXLAN_LEARNING", int(tunnel.learning)),
+    )
+    info = ("IFLA_LINKINFO", nest(("IFLA_INFO_KIND", "vxlan"), ("IFLA_INFO_DATA", data)))
+    body = encode(LINK, _UP, ("IFLA_IFNAME", name), ("IFLA_ADDRESS", _mac(mac)), ("IFLA_MTU", mtu), info)
+    return Request(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add VXLAN {name}")
 
 
 def add_veth(name: str, bridge: int, mtu: int, peer: str, mac: bytes, netns: int, group: int) -> Request:
@@ -169,7 +200,11 @@ def list_addresses() -> Request:
 
 
 def _route(
-    destination: IPv4Network, gateway: IPv4Address | None, output: int | None, protocol: int = ROUTE_PROTOCOL
+    destination: IPv4Network,
+    gateway: IPv4Address | None,
+    output: int | None,
+    protocol: int = ROUTE_PROTOCOL,
+    flags: int = 0,
 ) -> bytes:
     """The body of a route; without a gateway: to what is on the link itself."""
     fields = {
@@ -179,6 +214,7 @@ def _route(
         "proto": protocol,
         "scope": _RT_SCOPE_LINK if gateway is None else _RT_SCOPE_UNIVERSE,
         "type": _RTN_UNICAST,
+        "flags": flags,
     }
     attributes: list[tuple[str, object]] = []
     if destination.prefixlen:
@@ -192,12 +228,20 @@ def _route(
 
 @lru_cache(maxsize=64)
 def put_route(
-    destination: IPv4Network, gateway: IPv4Address | None, output: int | None = None, *, replace: bool = True
+    destination: IPv4Network,
+    gateway: IPv4Address | None,
+    output: int | None = None,
+    *,
+    replace: bool = True,
+    onlink: bool = False,
 ) -> Request:
-    """Add a route; without a gateway: to what is on the link itself. replace: put it in place of one that is there."""
+    """Add a route; without a gateway: to what is on the link itself. replace: put it in place of one that is there.
+
+    onlink: the gateway is on the link, whatever the link's addresses say.
+    """
     asked = f"route {destination} " + (f"via {gateway}" if gateway else f"on link {output}")
     flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
-    return Request(_RTM_NEWROUTE, flags, _route(destination, gateway, output), asked)
+    return Request(_RTM_NEWROUTE, flags, _route(destination, gateway, output, flags=_RTNH_F_ONLINK * onlink), asked)
 
 
 def delete_route(route: Route) -> Request:
@@ -215,17 +259,35 @@ def read_index(body: bytes) -> int:
 
 
 def read_link(body: bytes) -> Link:
-    found = Message(LINK, body)
+    """Decode a link by hand: 10 µs, where pyroute2 takes 200, and there is one for each pod at each look."""
+    _, index, flags, _ = _IFINFO.unpack_from(body)
+    told = attributes(body, _IFINFO.size)
+    kind = attributes(told.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b"")
     return Link(
-        index=found.field("index"),
-        name=found.text("IFLA_IFNAME"),
-        kind=found.text("IFLA_LINKINFO", "IFLA_INFO_KIND"),
-        up=bool(found.field("flags") & _IFF_UP),
-        mtu=found.number("IFLA_MTU"),
-        peer=found.number("IFLA_LINK"),
-        master=found.number("IFLA_MASTER"),
-        group=found.number("IFLA_GROUP"),
-        mac=found.text("IFLA_ADDRESS"),
+        index=index,
+        name=as_text(told.get(_IFLA_IFNAME, b"")),
+        kind=as_text(kind),
+        up=bool(flags & _IFF_UP),
+        mtu=_number(told, _IFLA_MTU),
+        peer=_number(told, _IFLA_LINK),
+        master=_number(told, _IFLA_MASTER),
+        group=_number(told, _IFLA_GROUP),
+        mac=told.get(_IFLA_ADDRESS, b"").hex(":"),
+    )
+
+
+def _number(told: Mapping[int, bytes], kind: int) -> int:
+    return int(_U32.unpack(told[kind])[0]) if kind in told else 0
+
+
+def read_tunnel(body: bytes) -> Tunnel:
+    """What a VXLAN device is made of."""
+    found, data = Message(LINK, body), ("IFLA_LINKINFO", "IFLA_INFO_DATA")
+    return Tunnel(
+        number=found.number(*data, "IFLA_VXLAN_ID"),
+        local=IPv4Address(found.text(*data, "IFLA_VXLAN_LOCAL") or 0),
+        port=found.number(*data, "IFLA_VXLAN_PORT"),
+        learning=bool(found.number(*data, "IFLA_VXLAN_LEARNING")),
     )
 
 

@@ -1,14 +1,15 @@
 """The node's pod network: one bridge, a veth pair for each pod, routes to the other nodes' pods. All by netlink.
 
-    pod eth0 (10.x.y.z/24, everything via the gateway) ══ ppXXXXXXXXXXX ── podplane0 (10.x.y.1) ── routing ── uplink
+    pod eth0 (10.x.y.z/24, everything via the gateway) ══ ppXXXXXXXXXXX ── podplane0 (10.x.y.1) ── routing ─┬─ uplink
+                                                                        podplane-vxlan, to nodes behind a router ─┘
 
 A pod sends even to its neighbours through the gateway (its address has no route for the range): service rules then
 see both directions of every connection without the br_netfilter module.
 
-Owns podplane0, the `pp…` links (podlink.py), the routes of protocol 112 and the nftables tables of guard.py; never
-touches another link, address, route or rule. Services are the proxy's. Each step can be done again: what stands is
-verified and mended, by keep(). Failures: `problem` says why pods cannot have a network now; attach raises
-SandboxFailure.
+Owns podplane0 (bridge.py), the `pp…` links (podlink.py), podplane-vxlan (tunnel.py), the routes of protocol 112 and
+the nftables tables of guard.py; never touches another link, address, route or rule. Services are the proxy's. Each step
+can be done again: what stands is verified and mended, by keep(). Failures: `problem` says why pods cannot have a
+network now; attach raises SandboxFailure.
 """
 
 from __future__ import annotations
@@ -22,20 +23,21 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 from nodeagent.netlink import Socket
-from nodeagent.sandbox import guard, links, podlink, sysctl
+from nodeagent.sandbox import bridge, guard, links, podlink, sysctl, tunnel
+from nodeagent.sandbox.bridge import BRIDGE
 from nodeagent.sandbox.failure import SandboxFailure
 from nodeagent.sandbox.guard import CLOSED, Closed
-from nodeagent.sandbox.ipam import gateway, hardware_address
 from nodeagent.sandbox.nft import GuardRules
+from nodeagent.sandbox.peers import PORT, Plan, mtu, plan, tunnel_end
 from nodeagent.sandbox.podlink import Bridge, gone, host_link
-from nodeagent.sandbox.uplink import Uplink, addresses, find_uplink, overlap, routes
+from nodeagent.sandbox.uplink import Uplink, find_uplink, overlap, routes
 
-__all__ = ["BRIDGE", "Closed", "Network", "SandboxFailure", "host_link"]
+__all__ = ["BRIDGE", "Closed", "Network", "SandboxFailure", "Settings", "host_link"]
 
 log = logging.getLogger(__name__)
 
-BRIDGE = "podplane0"
-_SETTINGS = {
+_OWN = frozenset({BRIDGE, tunnel.DEVICE})
+_SYSCTLS = {
     "net.ipv4.ip_forward": "1",
     # A pod reaches its neighbour by way of us: no mistake to correct. Other interfaces keep their own setting, which
     # the kernel joins with this one by "or".
@@ -52,29 +54,45 @@ class _Asked:
     node_routes: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the network is made. node_ip: the address that the node is known by; None: the default route's.
+
+    tunnel: when other nodes are reached in one (peers.MODES). vxlan_port: its UDP port, the same on all nodes.
+    """
+
+    node_ip: str | None = None
+    closed: Closed = CLOSED
+    tunnel: str = "auto"
+    vxlan_port: int = PORT
+
+
+SETTINGS = Settings()
+
+
 class Network:
     """The pod network of the namespace that open() ran in. `attach` and `detach` block for a millisecond: threads."""
 
-    def __init__(self, netlink: Socket, saved: Path, node_ip: str | None, closed: Closed) -> None:
+    def __init__(self, netlink: Socket, saved: Path, settings: Settings) -> None:
         self.problem: str | None = "the control plane has not given this node a pod range yet"
         self.route_problems: Mapping[str, str] = {}
         self._netlink = netlink
         self._saved = saved
-        self._node_ip = node_ip
-        self._closed = closed
+        self._settings = settings
         self._rules = GuardRules()
         self._asked: _Asked | None = None
         self._cidr: IPv4Network | None = None
         self._bridge = Bridge(0, 0)
+        self._plan = Plan()
+        self._tunnel = 0
 
     @classmethod
-    async def open(cls, run: Path, node_ip: str | None = None, closed: Closed = CLOSED) -> Network:
+    async def open(cls, run: Path, settings: Settings = SETTINGS) -> Network:
         """Open the netlink socket. Raises OSError where there is none.
 
-        run: where the settings that cleanup() gives back are kept. node_ip: the address that the node is known by.
-        closed: what pods may not reach.
+        run: where the kernel's settings that cleanup() gives back are kept.
         """
-        return cls(await asyncio.to_thread(Socket), run / "network.json", node_ip, closed)
+        return cls(await asyncio.to_thread(Socket), run / "network.json", settings)
 
     def close(self) -> None:
         """Let go of the socket. The network stays as it is."""
@@ -83,7 +101,7 @@ class Network:
     @property
     def uplink(self) -> Uplink:
         """How this node reaches the others, now. Raises SandboxFailure, OSError."""
-        return find_uplink(self._netlink, BRIDGE, self._node_ip)
+        return find_uplink(self._netlink, _OWN, self._settings.node_ip)
 
     async def configure(self, pod_cidr: str, node_routes: Mapping[str, str], cluster_cidr: str) -> None:
         """Make the bridge, forwarding, rules and routes as given; what cannot be done is in `problem`.
@@ -109,8 +127,8 @@ class Network:
         before, known = self.problem, self.route_problems
         self.problem = await asyncio.to_thread(self._configure, asked)
         try:
-            self.route_problems = await asyncio.to_thread(self._set_routes, asked.node_routes)
-        except (OSError, ValueError) as error:
+            self.route_problems = await asyncio.to_thread(self._set_routes)
+        except OSError as error:
             self.route_problems = {"all": f"cannot set the routes to other nodes: {error}"}
         if self.problem is not None and self.problem != before:
             log.error("the pod network is not ready: %s", self.problem)
@@ -126,21 +144,37 @@ class Network:
             uplink = self.uplink
             if uplink.address in cidr:
                 return f"the node's pod range {cidr} holds the node's own address {uplink.address}"
-            if problem := self._collision(cidr):
+            found = routes(self._netlink)
+            if problem := self._collision(cidr, found):
                 return problem
+            others = [(route.destination, route.gateway is None) for route in found if not route.is_ours]
+            self._plan = plan(asked.node_routes, cidr, others, self._settings.tunnel)
             self._forward()
-            self._bridge = self._make_bridge(cidr, uplink.mtu)
+            self._bridge = bridge.put(self._netlink, cidr, mtu(uplink.mtu, self._plan))
             self._cidr = cidr
-            nodes = {uplink.address, *map(IPv4Address, asked.node_routes.values())}
-            self._rules.put(guard.rules(cidr, cluster, nodes, self._closed))
+            self._dig(cidr, uplink)
+            self._guard(cidr, cluster, uplink)
         except (SandboxFailure, OSError, ValueError) as error:
             return f"cannot set up the pod network: {error}"
         return None
 
-    def _collision(self, cidr: IPv4Network) -> str | None:
+    def _dig(self, cidr: IPv4Network, uplink: Uplink) -> None:
+        """Make the tunnel, or take it away where nobody is behind a router."""
+        if self._plan.tunneled:
+            self._tunnel = tunnel.put(self._netlink, cidr, uplink, self._settings.vxlan_port, self._plan.tunneled)
+        else:
+            tunnel.remove(self._netlink)
+            self._tunnel = 0
+
+    def _guard(self, cidr: IPv4Network, cluster: IPv4Network, uplink: Uplink) -> None:
+        inlet = (self._settings.vxlan_port, tunnel.VNI) if self._tunnel else None
+        nodes = {uplink.address, *self._plan.nodes}
+        self._rules.put(guard.rules(cidr, cluster, nodes, self._settings.closed, inlet))
+
+    def _collision(self, cidr: IPv4Network, present: list[links.Route]) -> str | None:
         found = [links.read_link(body) for body in self._netlink.dump(links.list_links())]
-        own = frozenset(link.index for link in found if link.name == BRIDGE)
-        other = overlap(routes(self._netlink), cidr, own)
+        own = frozenset(link.index for link in found if link.name in _OWN)
+        other = overlap(present, cidr, own)
         if other is None:
             return None
         name = next((link.name for link in found if link.index == other.output), f"link {other.output}")
@@ -150,52 +184,36 @@ class Network:
         )
 
     def _forward(self) -> None:
-        sysctl.save(self._saved, [*sysctl.forwarding(), *_SETTINGS])
-        for name, value in _SETTINGS.items():
+        sysctl.save(self._saved, [*sysctl.forwarding(), *_SYSCTLS])
+        for name, value in _SYSCTLS.items():
             sysctl.write(name, value)
 
-    def _make_bridge(self, cidr: IPv4Network, mtu: int) -> Bridge:
-        own = IPv4Interface((gateway(str(cidr)), cidr.prefixlen))
-        mac = hardware_address(own.ip)
-        [refused] = self._netlink.attempt(links.add_bridge(BRIDGE, mac, mtu))
-        if refused is not None and refused.errno != errno.EEXIST:
-            raise refused
-        found = [links.read_link(body) for body in self._netlink.dump(links.list_links())]
-        bridge = next(link for link in found if link.name == BRIDGE)
-        if bridge.kind != "bridge":
-            raise OSError(errno.EEXIST, f"the name {BRIDGE} belongs to a link that is not a bridge")
-        if refused is not None and (bridge.mtu != mtu or not bridge.up or bridge.mac != mac.hex(":")):
-            self._netlink.do(links.set_link(BRIDGE, mac, mtu))
-        present = addresses(self._netlink, bridge.index)
-        if own not in present:
-            self._netlink.do(links.put_address(bridge.index, own))
-        for foreign in present:
-            if foreign != own:
-                self._netlink.do(links.delete_address(bridge.index, foreign))
-        sysctl.write(f"net.ipv4.conf.{BRIDGE}.rp_filter", "1")  # pods send from their range only
-        sysctl.write(f"net.ipv4.conf.{BRIDGE}.send_redirects", "0")
-        podlink.rejoin(self._netlink, bridge.index, found)
-        return Bridge(bridge.index, mtu)
-
-    def _set_routes(self, node_routes: Mapping[str, str]) -> dict[str, str]:
-        wanted = {IPv4Network(cidr): IPv4Address(hop) for cidr, hop in node_routes.items()}
-        if self._cidr is not None:
-            wanted.pop(self._cidr, None)
+    def _set_routes(self) -> dict[str, str]:
+        """Route each range by way of its node, or into the tunnel. Returns what the kernel refused."""
+        wanted: dict[IPv4Network, tuple[IPv4Address, int | None]] = {
+            cidr: (address, None) for cidr, address in self._plan.direct.items()
+        }
+        if self._tunnel:
+            wanted |= {cidr: (tunnel_end(cidr), self._tunnel) for cidr in self._plan.tunneled}
         present = {route.destination: route for route in self._own_routes()}
         for destination, route in present.items():
             if destination not in wanted:
                 self._delete_route(route)
-        problems = {}
-        for cidr, hop in wanted.items():
-            if cidr not in present or present[cidr].gateway != hop:
+        problems = dict(self._plan.problems)
+        for cidr, (hop, output) in wanted.items():
+            known = present.get(cidr)
+            # A gateway on a link of ours: whichever link that is.
+            stands = known is not None and known.gateway == hop and (known.output == self._tunnel) == bool(output)
+            if not stands:
                 # Replaces nothing but our own: somebody else's route to the same range is a problem to be told.
-                [error] = self._netlink.attempt(links.put_route(cidr, hop, replace=cidr in present))
+                request = links.put_route(cidr, hop, output, replace=known is not None, onlink=output is not None)
+                [error] = self._netlink.attempt(request)
                 if error is not None:
                     problems[str(cidr)] = str(error)
         return problems
 
     def _own_routes(self) -> list[links.Route]:
-        return [route for route in routes(self._netlink) if route.protocol == links.ROUTE_PROTOCOL]
+        return [route for route in routes(self._netlink) if route.is_ours]
 
     def _delete_route(self, route: links.Route) -> None:
         [error] = self._netlink.attempt(links.delete_route(route))
@@ -238,6 +256,8 @@ class Network:
                 gone(self._netlink.attempt(links.delete_link(link.name)))
         if bridges:
             gone(self._netlink.attempt(links.delete_link(BRIDGE)))
+        tunnel.remove(self._netlink)
         self._rules.remove()
         sysctl.restore(self._saved)
         self.problem, self._cidr, self._bridge = "the pod network was removed", None, Bridge(0, 0)
+        self._plan, self._tunnel = Plan(), 0

@@ -6,6 +6,7 @@ netlink does not answer.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
@@ -24,14 +25,14 @@ class Uplink:
     index: int
 
 
-def find_uplink(netlink: Socket, bridge: str, node_ip: str | None = None) -> Uplink:
+def find_uplink(netlink: Socket, ours: Collection[str], node_ip: str | None = None) -> Uplink:
     """Find the interface that holds node_ip; without one, that of the default route, or else the first with an address.
 
-    bridge: the pods', which is none. Raises SandboxFailure.
+    ours: the names of our own links, which are none. Raises SandboxFailure.
     """
     found = {link.index: link for link in map(links.read_link, netlink.dump(links.list_links()))}
     held = [links.read_address(body) for body in netlink.dump(links.list_addresses())]
-    usable = [item for item in held if item.scope == 0 and item.index in found and found[item.index].name != bridge]
+    usable = [item for item in held if item.scope == 0 and item.index in found and found[item.index].name not in ours]
     if node_ip is not None:
         usable = [item for item in usable if item.interface.ip == IPv4Address(node_ip)]
     else:
@@ -62,7 +63,7 @@ def overlap(found: list[links.Route], pods: IPv4Network, own: frozenset[int]) ->
     A wider route by way of a gateway does no harm: the range's own one is the longer match. own: indexes of our links.
     """
     for route in found:
-        if route.output in own or route.protocol == links.ROUTE_PROTOCOL:
+        if route.output in own or route.is_ours:
             continue
         around = route.gateway is None and route.destination.prefixlen > 0 and pods.subnet_of(route.destination)
         if route.destination.subnet_of(pods) or around:

@@ -13,7 +13,7 @@ import pytest
 
 from nodeagent.sandbox.guard import METADATA, Closed
 from nodeagent.sandbox.ipam import hardware_address
-from nodeagent.sandbox.network import BRIDGE, Network, host_link
+from nodeagent.sandbox.network import BRIDGE, Network, Settings, host_link
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
 from tests.net.kernel import CLIENT, NODE, World, ask, command, inside, traces
@@ -35,7 +35,7 @@ def on_node(world: World, closed: Closed, scenario: Callable[[Pods], Awaitable[N
     """Run a scenario on a node with two pods, and check that nothing of it is left."""
 
     async def run() -> None:
-        network = await Network.open(world.directory, closed=closed)
+        network = await Network.open(world.directory, Settings(closed=closed))
         sandboxes = Sandboxes(world.directory, network)
         try:
             await network.configure(PODS, {"10.77.2.0/24": CLIENT}, CLUSTER)

@@ -36,12 +36,16 @@ def address(flags: int) -> bytes:
     return struct.pack("=BBBBI", 2, 24, 0, 0, 2) + tlv(2, ip) + tlv(1, ip) + tlv(8, flags)
 
 
-def route(length: int, scope: int, *attributes: bytes) -> bytes:
-    return struct.pack("=BBBBBBBBI", 2, length, 0, 0, 254, 112, scope, 1, 0) + b"".join(attributes)
+def route(length: int, scope: int, *attributes: bytes, flags: int = 0) -> bytes:
+    return struct.pack("=BBBBBBBBI", 2, length, 0, 0, 254, 112, scope, 1, flags) + b"".join(attributes)
 
 
 PEER = link() + tlv(3, "eth0") + tlv(4, 1500) + tlv(1, MAC) + tlv(28, 9)
 VETH = tlv(18, tlv(1, "veth") + tlv(2, tlv(1, PEER)))
+TUNNEL = links.Tunnel(112, IPv4Address("198.18.0.1"), 8472, learning=False)
+VXLAN = tlv(
+    18, tlv(1, "vxlan") + tlv(2, tlv(1, 112) + tlv(4, bytes([198, 18, 0, 1])) + tlv(15, b"\x21\x18") + tlv(7, b"\0"))
+)
 HAIRPIN = tlv(18, tlv(4, b"bridge\0") + tlv(5, tlv(4, b"\1")))
 
 
@@ -68,6 +72,12 @@ HAIRPIN = tlv(18, tlv(4, b"bridge\0") + tlv(5, tlv(4, b"\1")))
             NEW,
             link(up=True) + tlv(3, NAME) + tlv(4, 1500) + tlv(10, 7) + tlv(27, 0x0A4D0102) + VETH,
         ),
+        (
+            links.add_vxlan("podplane-vxlan", MAC, 1450, TUNNEL),
+            16,
+            NEW,
+            link(up=True) + tlv(3, "podplane-vxlan") + tlv(1, MAC) + tlv(4, 1450) + VXLAN,
+        ),
         (links.set_port(NAME, 7, 5), 16, 0, link(up=True) + tlv(3, NAME) + tlv(10, 7) + tlv(27, 5)),
         (links.hairpin(NAME), 16, 0, link() + tlv(3, NAME) + HAIRPIN),
         (links.set_up(2), 16, 0, link(2, up=True)),
@@ -87,6 +97,12 @@ HAIRPIN = tlv(18, tlv(4, b"bridge\0") + tlv(5, tlv(4, b"\1")))
             24,
             NEW,
             route(24, 0, tlv(1, bytes([10, 77, 2, 0])), tlv(5, VIA.packed)),
+        ),
+        (
+            links.put_route(IPv4Network("10.77.2.0/24"), VIA, 9, onlink=True),
+            24,
+            PUT,
+            route(24, 0, tlv(1, bytes([10, 77, 2, 0])), tlv(5, VIA.packed), tlv(4, 9), flags=4),
         ),
         (
             links.delete_route(links.Route(IPv4Network("10.77.2.0/24"), VIA, 2, 112)),
@@ -132,6 +148,10 @@ def test_the_kernels_answers_are_read() -> None:
         assert (lo.index, lo.name, lo.kind, lo.peer, lo.master) == (1, "lo", "", 0, 0)
         assert links.read_index(body) == 1
         assert lo in [links.read_link(found) for found in netlink.dump(links.list_links())]
+
+
+def test_a_tunnel_is_read_as_it_was_asked_for() -> None:
+    assert links.read_tunnel(links.add_vxlan("podplane-vxlan", MAC, 1450, TUNNEL).body) == TUNNEL
 
 
 def test_what_encodes_is_imported_without_the_rest_of_its_package() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from nodeagent import syscalls
 from nodeagent.sandbox import sysctl
-from nodeagent.sandbox.network import BRIDGE, Network, host_link
+from nodeagent.sandbox.network import BRIDGE, SETTINGS, Network, Settings, host_link
 from nodeagent.sandbox.sandboxes import Sandboxes, SandboxFailure
 from nodeagent.types import SandboxRequest
 from tests.net.kernel import CLIENT, World, ask, command, in_thread, inside, traces, until
@@ -22,11 +22,13 @@ A = SandboxRequest("pod-a", 0, "alpha", "10.77.1.2", sysctls={"net.ipv4.ip_unpri
 B = SandboxRequest("pod-b", 3, "beta", "10.77.1.3")
 
 
-def on_node(world: World, scenario: Callable[[Sandboxes, Network], Awaitable[None]]) -> None:
+def on_node(
+    world: World, scenario: Callable[[Sandboxes, Network], Awaitable[None]], settings: Settings = SETTINGS
+) -> None:
     """Run a scenario on the node and check that its cleanup leaves what was there before."""
 
     async def run() -> None:
-        network = await Network.open(world.directory)
+        network = await Network.open(world.directory, settings)
         await network.configure(PODS, {}, CLUSTER)
         assert network.problem is None
         sandboxes = Sandboxes(world.directory, network)
@@ -246,13 +248,13 @@ def test_routes_follow_the_other_nodes_and_spare_foreign_ones(world: World) -> N
         assert "File exists" in network.route_problems["10.99.0.0/24"]
         assert f"10.99.0.0/24 via {CLIENT}" in command(world.node, "ip route")
         await network.set_routes({"10.77.2.0/24": "not an address"})
-        assert "not an address" in network.route_problems["all"]
+        assert "not an address" in network.route_problems["10.77.2.0/24"]
         await network.set_routes({})
         assert command(world.node, "ip route show proto 112") == ""
         assert "10.99.0.0/24" in command(world.node, "ip route")
         command(world.node, "ip route delete 10.99.0.0/24")
 
-    on_node(world, scenario)
+    on_node(world, scenario, Settings(tunnel="never"))
 
 
 def test_a_bridge_that_others_have_changed_is_mended(world: World) -> None:
@@ -288,7 +290,7 @@ def test_a_link_of_that_name_that_is_no_bridge_is_the_problem_and_stays(world: W
 
 def test_the_uplink_is_the_given_address_or_the_default_route(world: World) -> None:
     async def uplink(node_ip: str | None) -> tuple[str, str]:
-        network = await Network.open(world.directory, node_ip)
+        network = await Network.open(world.directory, Settings(node_ip))
         try:
             return network.uplink.name, str(network.uplink.address)
         finally:
