@@ -43,6 +43,7 @@ from nodeagent.receiver import FrameReceiver
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.detection import RuntimeNotReady
 from nodeagent.runtime.fields import PodFacts
+from nodeagent.runtime.image_gc import ImageGc
 from nodeagent.runtime.images import ImageStore
 from nodeagent.runtime.rotation import LogRotator
 from nodeagent.runtime.volumes import Volumes
@@ -92,8 +93,10 @@ class Agent:
         self._evictor = Evictor(hold, config.paths, self._disk, lambda: self._look_now.set())
         self._metrics = Metrics()
         self._images = ImageStore(
-            config.paths.state, config.paths.run, registries_conf=config.registries_conf, metrics=self._metrics
-        )
+            config.paths.state, config.paths.run, registries_conf=config.registries_conf, limits=config.pulls,
+            metrics=self._metrics,
+        )  # fmt: skip
+        self._metrics.describe_images(lambda: self._images.pulling)
         self._runtime: ContainerRuntime | None = None
         self._runtime_problem: str | None = "the container runtime is being tried"
         self._proxy = ProxySync(config.proxy_mode, config.paths.run)
@@ -211,7 +214,10 @@ class Agent:
         self._tasks.start(rotator.run(), name="log rotation")
         meter = Meter(runtime.cgroups, self._config.cgroup_root, pods.states)
         streams = Streams(pods, self._outbox, self._tasks, self._config.paths, runtime, meter)
-        self._evictor.attend(pods, runtime, self._config.cgroup_root)
+        gc = ImageGc(self._images, self._config.image_gc, lambda: pods.images() | runtime.images(),
+                     self._outbox.node_event, self._metrics)  # fmt: skip
+        self._tasks.start(gc.run(), name="image collection")
+        self._evictor.attend(pods, runtime, self._config.cgroup_root, gc.reclaim)
         self._receiver.ready(pods, streams)
 
     def _tools(self, runtime: ContainerRuntime) -> Tools:
@@ -254,17 +260,19 @@ class Agent:
         self._look_now.set()
 
     _said_at = 0.0
-    _said: tuple[tuple[str, str, str, str], ...] = ()
+    _said: object = None
 
     async def _report_node(self) -> None:
         """At connect, on change, and once a minute."""
         while True:
             problems = self._runtime_problem, self._network_problem()
             found = tuple(node_status.conditions(self._evictor.short, *problems, self._remark()))
+            images = await self._images.listed()
             now = self._clock.now()
-            if found != self._said or now - self._said_at >= NODE_REPORT:
-                self._said, self._said_at = found, now
-                self._outbox.node(node_status.node(self._machine, self._runtime_version(), now, found, self._since))
+            if (found, images) != self._said or now - self._said_at >= NODE_REPORT:
+                self._said, self._said_at = (found, images), now
+                version = self._runtime_version()
+                self._outbox.node(node_status.node(self._machine, version, now, found, self._since, images))
             try:
                 async with asyncio.timeout(NODE_LOOK):
                     await self._look_now.wait()

@@ -11,7 +11,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from nodeagent.pressure.thresholds import (
     read_thresholds,
 )
 from nodeagent.proxy import modes
+from nodeagent.runtime.image import Limits
+from nodeagent.runtime.reclaim import Policy
 from nodeagent.sandbox.guard import Closed
 from nodeagent.sandbox.peers import MODES as TUNNELS
 from nodeagent.sandbox.peers import PORT as VXLAN_PORT
@@ -60,6 +62,8 @@ class Config:
     node_ip: str = ""
     runtime: str = "auto"
     registries_conf: Path | None = None
+    pulls: Limits = field(default_factory=Limits)
+    image_gc: Policy = field(default_factory=Policy)
     host_path_allow: tuple[Path, ...] = ()
     host_image_hide: tuple[Path, ...] = ()
     cluster_dns: tuple[str, ...] = ()
@@ -114,7 +118,10 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
     for flags in (run, cleanup):
         _common(flags)
     _running(run)
-    return _config(reader.parse(argv))
+    config = _config(reader.parse(argv))
+    if config.image_gc.low >= config.image_gc.high:
+        parser.error("--image-gc-low-threshold must be below --image-gc-high-threshold")
+    return config
 
 
 def _config(options: argparse.Namespace) -> Config:
@@ -137,6 +144,8 @@ def _config(options: argparse.Namespace) -> Config:
         token_file=options.token_file,
         node_ip=options.node_ip,
         registries_conf=options.registries_conf,
+        pulls=Limits(stall=options.image_pull_progress_deadline, parallel=options.max_parallel_image_pulls),
+        image_gc=Policy(options.image_gc_high_threshold, options.image_gc_low_threshold, options.image_minimum_gc_age),
         host_path_allow=options.host_path_allow,
         allowed_unsafe_sysctls=options.allowed_unsafe_sysctls,
         cluster_dns=options.cluster_dns,
@@ -198,7 +207,20 @@ def _running(flags: Flags) -> None:
     flags.add("--resolv-conf", Path("/etc/resolv.conf"), words, type=Path, metavar="FILE")
     words = "further paths of this machine that containers of `image: host` may not see, separated by commas"
     flags.add("--host-image-hide", (), words, type=_paths, metavar="PATH,...")
+    _images(flags)
     _resources(flags)
+
+
+def _images(flags: Flags) -> None:
+    flags.add("--max-parallel-image-pulls", "4", "images that are pulled at the same time", type=_count, metavar="N")
+    words = "how long a download may bring next to nothing before it is given up"
+    flags.add("--image-pull-progress-deadline", "1m", words, type=_explained(_positive), metavar="DURATION")
+    words = "percentage of the disk in use from which on unused images are removed; 100: never"
+    flags.add("--image-gc-high-threshold", "85", words, type=_percentage, metavar="PERCENT")
+    words = "percentage of the disk in use at which that stops"
+    flags.add("--image-gc-low-threshold", "80", words, type=_percentage, metavar="PERCENT")
+    words = "how long an image must have been unused to be removed"
+    flags.add("--image-minimum-gc-age", "2m", words, type=_explained(_not_negative), metavar="DURATION")
 
 
 def _resources(flags: Flags) -> None:
@@ -239,6 +261,25 @@ def _not_negative(text: str) -> float:
     if seconds < 0:
         raise ValueError(f"{text!r} must not be negative")
     return seconds
+
+
+def _positive(text: str) -> float:
+    seconds = duration.parse(text)
+    if seconds <= 0:
+        raise ValueError(f"{text!r} must be more than 0")
+    return seconds
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} must be from 1 to 1000")
+    return int(text)
+
+
+def _percentage(text: str) -> int:
+    if not text.isdigit() or int(text) > 100:
+        raise argparse.ArgumentTypeError(f"{text!r} must be from 0 to 100")
+    return int(text)
 
 
 def _pids_limit(text: str) -> int:

@@ -45,11 +45,21 @@ class Metrics:
         self.dns_upstream = self.registry.histogram(
             "podplane_agent_dns_upstream_seconds", "Time that questions to other DNS servers took.", bounds=DNS_SECONDS
         )
+        self.images_removed = self.registry.counter(
+            "podplane_agent_images_removed_total", "Images that were removed because the disk was full."
+        )
+        self.images_freed = self.registry.counter(
+            "podplane_agent_images_freed_bytes_total", "Bytes of unpacked layers that were removed."
+        )
 
     def describe(self, connected: Callable[[], bool], depth: Callable[[], int]) -> None:
         """Show the session's state and what waits to be sent."""
         self.registry.gauge("podplane_agent_session_open", "1 while the control plane is connected.", connected)
         self.registry.gauge("podplane_agent_outbox_frames", "Frames that wait to be sent.", depth)
+
+    def describe_images(self, pulling: Callable[[], int]) -> None:
+        """Show what is being pulled."""
+        self.registry.gauge("podplane_agent_image_pulls", "Pulls in progress, or waiting for their turn.", pulling)
 
     def describe_pods(self, phases: Callable[[], Iterable[str]]) -> None:
         """Show how many pods are in each phase."""

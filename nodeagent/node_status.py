@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,11 +18,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from nodeagent.pressure.signals import process_ids
 from nodeagent.pressure.thresholds import Reservation, Threshold, allocatable
+from nodeagent.runtime.image import Held
 from nodeagent.runtime.manifests import ARCHITECTURES
 from podplane import quantity
 from podplane.v1.node_pb2 import Node, NodeStatus
 
 PODS = 110
+MAX_IMAGES = 50
+MAX_IMAGE_NAMES = 5
+"""How many images a node lists, the largest first, and how many names of each (the kubelet's)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ def node(
     now: float,
     found: Iterable[tuple[str, str, str, str]],
     since: dict[str, tuple[str, float]],
+    images: Sequence[Held] = (),
 ) -> Node:
     """The object. `since` is kept from one report to the next: condition -> its status and when it took it."""
     made = Node(apiVersion="v1", kind="Node")
@@ -132,6 +137,8 @@ def node(
             lastHeartbeatTime=Timestamp(seconds=int(now)),
             lastTransitionTime=Timestamp(seconds=int(since[type_][1])),
         )
+    for held in sorted(images, key=lambda one: (-one.size, one.names))[:MAX_IMAGES]:
+        status.images.add(names=held.names[:MAX_IMAGE_NAMES], sizeBytes=min(held.size, 0xFFFFFFFF))
     return made
 
 

@@ -218,6 +218,15 @@ class Pods:
         worker = self._workers.get(uid)
         return float(worker.state.grace) if worker is not None else 0.0
 
+    def images(self) -> set[str]:
+        """The ids of the images that the pods' containers have, or may be made of again."""
+        return {
+            container.image_id
+            for worker in self._workers.values()
+            for container in worker.state.containers
+            if container.image_id and not (worker.state.final and not container.remains)
+        }
+
     def phases(self) -> Iterator[str]:
         """The phase of every pod of which the node has a trace."""
         return (trace.phase for trace in self.traces())

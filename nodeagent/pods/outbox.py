@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 
 from nodeagent.pods.clock import Clock
 from nodeagent.pods.effects import Tell
-from nodeagent.pods.recorder import Recorder
+from nodeagent.pods.recorder import Recorder, about_node, about_pod
 from nodeagent.pods.state import PodState
 from nodeagent.pods.tools import NodeFacts, Reports
 from podplane.v1.node_pb2 import Node
 from podplane.v1.pod_pb2 import Pod, PodStatus
+from podplane.v1.reference_pb2 import ObjectReference
 from podplane.v1.session_pb2 import Acknowledge, AgentFrame, PodGone, PodStatusReport, ProxyReport, StreamRefused
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Outbox(Reports):
     """Everything that is to be sent, in an order that starves nobody."""
 
     def __init__(self, facts: NodeFacts, clock: Clock) -> None:
+        self._node_name = facts.name
         self._recorder = Recorder(facts.name, clock)
         self._sequence = 0
         self._lines: dict[str, _Line] = {}
@@ -61,7 +63,14 @@ class Outbox(Reports):
         self._report(state, status, terminated=True)
 
     def event(self, pod: Pod, tell: Tell) -> None:
-        self._events.append(AgentFrame(event=self._recorder.event(pod, tell)))
+        self._tell(about_pod(pod), tell)
+
+    def node_event(self, reason: str, message: str) -> None:
+        """A Warning about the node."""
+        self._tell(about_node(self._node_name), Tell("Warning", reason, message))
+
+    def _tell(self, about: ObjectReference, tell: Tell) -> None:
+        self._events.append(AgentFrame(event=self._recorder.event(about, tell)))
         self._wake.set()
 
     def node(self, node: Node) -> None:

@@ -1,4 +1,4 @@
-"""Kubernetes Events about pods: repeated ones are counted in one object, as the kubelet's correlator does."""
+"""Kubernetes Events about pods and their node: repeated ones are counted in one object, as the kubelet does."""
 
 from __future__ import annotations
 
@@ -12,8 +12,22 @@ from nodeagent.pods.effects import Tell
 from podplane.times import stamp
 from podplane.v1.event_pb2 import Event
 from podplane.v1.pod_pb2 import Pod
+from podplane.v1.reference_pb2 import ObjectReference
 
 _REMEMBERED = 4096
+
+
+def about_pod(pod: Pod) -> ObjectReference:
+    """What an event about a pod refers to."""
+    metadata = pod.metadata
+    return ObjectReference(
+        kind="Pod", apiVersion="v1", namespace=metadata.namespace, name=metadata.name, uid=metadata.uid
+    )
+
+
+def about_node(name: str) -> ObjectReference:
+    """What an event about a node refers to: the kubelet gives its name for a uid."""
+    return ObjectReference(kind="Node", apiVersion="v1", name=name, uid=name)
 
 
 class Recorder:
@@ -24,13 +38,13 @@ class Recorder:
         self._clock = clock
         self._known: OrderedDict[tuple[str, ...], Event] = OrderedDict()
 
-    def event(self, pod: Pod, tell: Tell) -> Event:
+    def event(self, about: ObjectReference, tell: Tell) -> Event:
         """A new event, or the known one with its count one higher."""
         now = stamp(self._clock.now())
-        key = (pod.metadata.uid, tell.kind, tell.reason, tell.message, tell.container)
+        key = (about.uid, tell.kind, tell.reason, tell.message, tell.container)
         event = self._known.get(key)
         if event is None:
-            event = self._made(pod, tell, key, now)
+            event = self._made(about, tell, key, now)
             self._known[key] = event
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
@@ -42,16 +56,16 @@ class Recorder:
         copy.CopyFrom(event)
         return copy
 
-    def _made(self, pod: Pod, tell: Tell, key: tuple[str, ...], now: Timestamp) -> Event:
+    def _made(self, about: ObjectReference, tell: Tell, key: tuple[str, ...], now: Timestamp) -> Event:
         suffix = hashlib.sha256("\0".join((*key, str(self._clock.now()))).encode()).hexdigest()[:16]
         event = Event(apiVersion="v1", kind="Event", reason=tell.reason, message=tell.message, type=tell.kind, count=1)
-        event.metadata.name = f"{pod.metadata.name}.{suffix}"
-        event.metadata.namespace = pod.metadata.namespace
-        about = event.involvedObject
-        about.kind, about.apiVersion = "Pod", "v1"
-        about.namespace, about.name, about.uid = pod.metadata.namespace, pod.metadata.name, pod.metadata.uid
+        event.metadata.name = f"{about.name}.{suffix}"
+        event.metadata.namespace = about.namespace or "default"
+        event.involvedObject.CopyFrom(about)
         if tell.container:
-            about.fieldPath = f"spec.{'initContainers' if tell.init else 'containers'}{{{tell.container}}}"
+            event.involvedObject.fieldPath = (
+                f"spec.{'initContainers' if tell.init else 'containers'}{{{tell.container}}}"
+            )
         event.source.component, event.source.host = "podplane-nodeagent", self._node
         event.reportingComponent, event.reportingInstance = "podplane-nodeagent", self._node
         event.firstTimestamp.CopyFrom(now)

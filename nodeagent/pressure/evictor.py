@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from nodeagent.paths import Paths
 from nodeagent.pods.disk import Disk
@@ -37,6 +37,9 @@ SHARE = 20
 CLEANUP = 30.0
 """Seconds that an evicted pod has to end before the next one goes."""
 
+Reclaim = Callable[[], Awaitable[int]]
+"""Frees what no pod needs; the bytes that it has freed."""
+
 
 class Evictor:
     """Of one node. `attend` gives it the pods, once there are any."""
@@ -51,11 +54,12 @@ class Evictor:
         self._pods: Pods | None = None
         self._runtime: ContainerRuntime | None = None
         self._root = ""
+        self._reclaim: Reclaim | None = None
         self._limits_due = 0.0
 
-    def attend(self, pods: Pods, runtime: ContainerRuntime, cgroup_root: str) -> None:
-        """These pods may be evicted from now on."""
-        self._pods, self._runtime, self._root = pods, runtime, cgroup_root
+    def attend(self, pods: Pods, runtime: ContainerRuntime, cgroup_root: str, reclaim: Reclaim) -> None:
+        """These pods may be evicted from now on, for the sake of the disk only after `reclaim` finds nothing more."""
+        self._pods, self._runtime, self._root, self._reclaim = pods, runtime, cgroup_root, reclaim
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -69,7 +73,7 @@ class Evictor:
                 await asyncio.sleep(LOOK)
 
     async def look(self) -> bool:
-        """One round; whether it evicted a pod."""
+        """One round; whether it changed something."""
         signals = await asyncio.to_thread(observe, self._paths.state)
         met = self._hold.met(signals)
         # A disk that takes no writes is short whatever its filesystem's numbers say (a quota).
@@ -92,6 +96,8 @@ class Evictor:
     async def _relieve(self, pods: Pods, threshold: Threshold, signal: Signal) -> bool:
         """Evict the pod that is first in rank."""
         disk = threshold.signal in (DISK, INODES)
+        if disk and self._reclaim is not None and await self._reclaim():
+            return True
         uses = [await self._measure(state, disk=disk) for state in pods.evictable()]
         order = ranking.ranked(uses, threshold.signal)
         if not order:

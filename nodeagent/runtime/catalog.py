@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +137,12 @@ class Catalog:
         _write(self._configs / hexadecimal(id), config, self.tmp)
         self._name(ref, id, repo_digest)
         return self.load(id, ref, repo_digest)
+
+    def touch(self, ids: Iterable[str]) -> None:
+        """Note that these images are used now."""
+        for id in ids:
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                os.utime(self._configs / hexadecimal(id))
 
     def remove(self, id: str, pinned: Collection[str]) -> int:
         """Forget an image, and delete the layers that no other image has and nobody has pinned; bytes of them."""

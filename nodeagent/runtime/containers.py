@@ -266,6 +266,11 @@ class ContainerRuntime:
         base = [self.programs.runtime, f"--root={self.programs.root}", "exec", *(["-t"] if tty else [])]
         return [*base, *options, id, *argv]
 
+    def images(self) -> set[str]:
+        """The ids of the images that there are containers of, whatever their state."""
+        records = (self._bundles.record(path.name) for path in (self._run / "containers").iterdir())
+        return {record.image for record in records if record is not None}
+
     def log_path(self, id: str) -> Path | None:
         """The container's log file."""
         record = self._bundles.record(id)

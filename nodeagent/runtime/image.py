@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 HOST = "host"
 """The image id that stands for the node's own filesystem."""
+MAX_LAYER = 32 << 30
+"""Bytes that a layer may have, unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,18 @@ class Held:
     """When a container asked for it last; seconds since the epoch."""
     size: int
     """Bytes of its layers, unpacked; those that it shares with others included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds for each answer of a registry, without progress, and for unpacking a layer; bytes of a layer, unpacked;
+    how many pulls at a time."""
+
+    ask: float = 30.0
+    stall: float = 60.0
+    unpack: float = 600.0
+    layer: int = MAX_LAYER
+    parallel: int = 4
 
 
 class ImageFailure(Exception):

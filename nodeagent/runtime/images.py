@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from nodeagent.metrics import Metrics
 from nodeagent.runtime import credentials, references
 from nodeagent.runtime.catalog import Catalog
 from nodeagent.runtime.credentials import Login
-from nodeagent.runtime.image import HOST, Held, Image, ImageFailure
-from nodeagent.runtime.puller import NO_SPACE, Limits, Puller
+from nodeagent.runtime.image import HOST, Held, Image, ImageFailure, Limits
+from nodeagent.runtime.puller import NO_SPACE, Puller
 from nodeagent.runtime.pulls import Pulls, Tell
 from nodeagent.runtime.skopeo import Skopeo
 
@@ -54,6 +54,8 @@ class ImageStore:
         """Counts up whenever there is another image, or another name for one."""
         self.on_full: Callable[[], None] = _nothing
         """Called when a pull found the disk full."""
+        self._listed: Sequence[Held] = ()
+        self._listed_at = -1
         self._catalog.open()
 
     @property
@@ -123,14 +125,24 @@ class ImageStore:
         """Every image, and when it was last used."""
         return await asyncio.to_thread(self._catalog.held)
 
-    async def remove(self, id: str) -> int:
+    async def listed(self) -> Sequence[Held]:
+        """The same, read only when there was a change: for lists, not for decisions."""
+        if self._listed_at != self.changes:
+            self._listed_at, self._listed = self.changes, await self.held()
+        return self._listed
+
+    async def touch(self, ids: Iterable[str]) -> None:
+        """These are in use now."""
+        await asyncio.to_thread(self._catalog.touch, list(ids))
+
+    async def remove(self, id: str) -> int | None:
         """Forget an image and delete the layers that no other image has; bytes of them.
 
-        No container may use it any more. One that was handed out a moment ago stays: 0 bytes.
+        No container may use it any more. One that was handed out a moment ago stays: None.
         """
         async with self._puller.turn:  # a pull that had it has handed it out by now
             if self._leases.get(id, 0.0) > time.monotonic():
-                return 0
+                return None
             self._leases.pop(id, None)
             self._doomed.add(id)
             try:

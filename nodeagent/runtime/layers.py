@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nodeagent.runtime.command import DIES_WITH_US, SEARCH_PATH
+from nodeagent.runtime.image import MAX_LAYER
 
-MAX_BYTES = 32 << 30
 MAX_ENTRIES = 2_000_000
 KEPT_FREE = 20
 """One part in so many of the disk is not for layers."""
@@ -101,7 +101,7 @@ def _unzstd(blob: Path) -> Iterator[bytes]:
         raise Refused(f"zstd ended with status {process.returncode}")
 
 
-def inflate(blob: Path, diff_id: str, tar: Path, limit: int = MAX_BYTES) -> int:
+def inflate(blob: Path, diff_id: str, tar: Path, limit: int = MAX_LAYER) -> int:
     """Write the uncompressed layer, with its diff id checked; its size."""
     hashed, size = hashlib.sha256(), 0
     room = _room(tar.parent)
@@ -236,7 +236,7 @@ def _sync(path: Path) -> None:
         os.close(fd)
 
 
-def unpack(blob: Path, digest: str, diff_id: str, target: Path, limit: int = MAX_BYTES) -> int:
+def unpack(blob: Path, digest: str, diff_id: str, target: Path, limit: int = MAX_LAYER) -> int:
     """Unpack a layer to `target`, which must not exist: it appears whole and synced, or not at all. Its bytes."""
     tar, draft = target.with_suffix(".tar"), target.with_suffix(".draft")
     try:

@@ -24,8 +24,7 @@ from nodeagent.metrics import Metrics
 from nodeagent.runtime import manifests, references
 from nodeagent.runtime.catalog import Catalog
 from nodeagent.runtime.command import DIES_WITH_US
-from nodeagent.runtime.image import Image, ImageFailure, pull_failed
-from nodeagent.runtime.layers import MAX_BYTES
+from nodeagent.runtime.image import Image, ImageFailure, Limits, pull_failed
 from nodeagent.runtime.manifests import Blob, Malformed, Manifest, hexadecimal
 from nodeagent.runtime.process import ProgramTimeout, run
 from nodeagent.runtime.pulls import Tell
@@ -38,18 +37,6 @@ NO_SPACE = "no space left on device"
 
 Layer = tuple[Blob, str]
 """As the registry has it, and its diff id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds for each answer of a registry, without progress, and for unpacking a layer; bytes of a layer, unpacked;
-    how many pulls at a time."""
-
-    ask: float = 30.0
-    stall: float = 60.0
-    unpack: float = 600.0
-    layer: int = MAX_BYTES
-    parallel: int = 4
 
 
 @dataclass(slots=True)
