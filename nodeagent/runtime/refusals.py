@@ -42,11 +42,9 @@ def failure(image: str, text: str) -> ImageFailure:
 
 
 def throttled(text: str) -> str | None:
-    """The words of a registry that wants to be asked less often, as skopeo's debug log has them; None: it does not."""
+    """What a registry answered with 429 when it was asked for, as skopeo's debug log has it: a URL; None: nothing."""
     found = _THROTTLED.search(text)
-    if found is None:
-        return None
-    return f"toomanyrequests: {found[1]} answers 429 Too Many Requests"
+    return found[1] if found else None
 
 
 def _is_unavailable(answer: str) -> bool:

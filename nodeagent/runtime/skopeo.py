@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ SLOWEST = 1024
 EXCESS = 16 << 20
 """What may come beyond the layers: configs and manifests."""
 
+_WORDS = 10.0
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
 Arrived = Callable[[int], None]
@@ -64,7 +66,7 @@ class Skopeo:
         await self._call(image, auth, self.copy, argv, [f"docker://{image}", f"oci:{target}:image"], download.watch)
 
     async def _ask(self, image: str, auth: bytes | None, *options: str) -> bytes:
-        done = await self._call(image, auth, self.ask, ["inspect", *options], [f"docker://{image}"], _heed(image))
+        done = await self._call(image, auth, self.ask, ["inspect", *options], [f"docker://{image}"], _heed)
         return done.stdout
 
     async def _call(
@@ -83,6 +85,8 @@ class Skopeo:
             except ProgramTimeout:
                 why = f"the registry did not answer within {deadline:g} s"
                 raise pull_failed(image, why, "RegistryUnavailable") from None
+            except _Throttled as throttled:
+                raise pull_failed(image, await _words(throttled.url)) from None
             except OSError as error:
                 raise pull_failed(image, error) from error
         if done.code != 0:
@@ -106,15 +110,33 @@ class Skopeo:
             os.unlink(name)
 
 
-def _heed(image: str) -> Watch:
-    """Ends a call that waits because the registry said 429: the back-off is the pod's, and shown."""
+class _Throttled(Exception):
+    """The registry answered 429, and skopeo waits: the back-off is the pod's, and shown."""
 
-    async def watch(said: Callable[[], str]) -> None:
-        while (words := refusals.throttled(said())) is None:
-            await asyncio.sleep(LOOK)
-        raise pull_failed(image, words)
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
 
-    return watch
+
+async def _heed(said: Callable[[], str]) -> None:
+    while True:
+        _check_throttled(said())
+        await asyncio.sleep(LOOK)
+
+
+def _check_throttled(said: str) -> None:
+    if (url := refusals.throttled(said)) is not None:
+        raise _Throttled(url)
+
+
+async def _words(url: str) -> str:
+    """What the registry says with its 429."""
+    argv = [*DIES_WITH_US, sys.executable, "-I", "-m", "nodeagent.runtime.asked", url]
+    with contextlib.suppress(ProgramTimeout):
+        done = await run(argv, deadline=_WORDS)
+        if done.code == 0 and done.out.strip():
+            return f"{done.out.strip()} (429 Too Many Requests)"
+    return f"toomanyrequests: {url} answers 429 Too Many Requests"
 
 
 class _Download:
@@ -130,8 +152,7 @@ class _Download:
         since, seen = time.monotonic(), 0
         while True:
             await asyncio.sleep(LOOK)
-            if (words := refusals.throttled(said())) is not None:
-                raise pull_failed(self._image, words)
+            _check_throttled(said())
             there, now = self._there(), time.monotonic()
             self._arrived(min(there, self._total))
             if there > self._total + EXCESS:

@@ -9,6 +9,8 @@ import pytest
 
 from devcluster.cluster import CLUSTERS, Cluster, Options
 from tests.support.api import Api
+from tests.support.archives import busybox, pack
+from tests.support.hostile import Hostile
 from tests.support.images import BUSYBOX, CENTOS, NGINX
 from tests.support.registry import Registry
 
@@ -27,7 +29,15 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 @pytest.fixture(scope="session")
-def clusters(registry: Registry) -> Iterator[MakeCluster]:
+def hostile() -> Iterator[Hostile]:
+    """A registry whose faults a test chooses, and resets; every cluster's nodes may ask it without TLS."""
+    hostile = Hostile(pack(busybox()), "0.0.0.0")
+    yield hostile
+    hostile.close()
+
+
+@pytest.fixture(scope="session")
+def clusters(registry: Registry, hostile: Hostile) -> Iterator[MakeCluster]:
     """Makes clusters, each removed at the end."""
     made: list[Cluster] = []
 
@@ -37,7 +47,7 @@ def clusters(registry: Registry) -> Iterator[MakeCluster]:
         directory.mkdir(parents=True)
         cluster = Cluster(directory)
         mirror = directory / "registries.conf"
-        mirror.write_text(registry.mirror_at(cluster.address))
+        mirror.write_text(registry.mirror_at(cluster.address) + hostile.conf(cluster.address))
         cluster = Cluster(directory, Options(registries_conf=mirror, **options))  # type: ignore[arg-type]
         made.append(cluster)
         cluster.up(nodes)

@@ -43,6 +43,12 @@ def device(name: str, major: int, minor: int, kind: bytes = tarfile.CHRTYPE) -> 
     return info, b""
 
 
+def busybox() -> list[list[Entry]]:
+    """Layers that run: sh and sleep."""
+    program = file("bin/busybox", Path("/usr/bin/busybox").read_bytes(), 0o755)
+    return [[directory("bin"), program], [link("bin/sleep", "busybox"), link("bin/sh", "busybox")]]
+
+
 def tar(entries: Sequence[Entry]) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:

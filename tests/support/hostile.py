@@ -1,6 +1,6 @@
 """A registry that misbehaves on request: every fault that a real one, or a false one, may show.
 
-Serves one image under any name on loopback. `faults` says what goes wrong with which part: ping, token, manifest,
+Serves one image under any name. `faults` says what goes wrong with which part: ping, token, manifest,
 config or layer; what has no fault is served as it should be.
 """
 
@@ -21,8 +21,8 @@ Fault = Callable[["Request", bytes], None]
 class Hostile:
     """A running registry; `close` ends it, and whatever it holds up."""
 
-    def __init__(self, image: Packed) -> None:
-        self.image = image
+    def __init__(self, image: Packed, listen: str = "127.0.0.1") -> None:
+        self.image = self._first = image
         self.more: dict[str, tuple[str, bytes]] = {}
         """Manifests by digest, beside the image's own: kind and bytes."""
         self.index: tuple[str, bytes] | None = None
@@ -33,19 +33,29 @@ class Hostile:
         self.asked: list[tuple[str, str]] = []
         """Part and path of every request, in order."""
         self.closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Request)
+        self._server = ThreadingHTTPServer((listen, 0), Request)
         self._server.registry = self  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self._server.server_port}"
+    def port(self) -> int:
+        return self._server.server_port
 
     @property
-    def conf(self) -> str:
-        """A registries.conf that permits it without TLS."""
-        return f'[[registry]]\nlocation = "{self.address}"\ninsecure = true\n'
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def conf(self, host: str = "127.0.0.1") -> str:
+        """The registries.conf that permits it without TLS, as reached at `host`."""
+        return f'[[registry]]\nlocation = "{host}:{self.port}"\ninsecure = true\n'
+
+    def reset(self) -> None:
+        """The first image, no faults, no logins, nothing asked."""
+        self.image = self._first
+        self.faults.clear()
+        self.logins.clear()
+        self.asked.clear()
 
     def count(self, part: str) -> int:
         """How often a part was asked for by GET."""

@@ -42,7 +42,7 @@ async def serve(node: Node, tmp_path: Path) -> AsyncIterator[Serve]:
         registry = Hostile(image or pack([[file("noise", NOISE)]]))
         registries.append(registry)
         conf = tmp_path / "registries.conf"
-        conf.write_text(registry.conf)
+        conf.write_text(registry.conf())
         store = ImageStore(node.state, node.run, registries_conf=conf, limits=Limits(**limits))  # type: ignore[arg-type]
         stores.append(store)
         return store, registry
@@ -70,8 +70,9 @@ async def refused(store: ImageStore, registry: Hostile, name: str = "x/y:1") -> 
         ("manifest", say(401, "UNAUTHORIZED", "who are you"), "ErrImagePull", "unauthorized: who are you"),
         ("manifest", say(403, "DENIED", "no entry for you"), "ErrImagePull", "denied: no entry for you"),
         ("manifest", say(404, "MANIFEST_UNKNOWN", "never seen"), "ErrImagePull", "manifest unknown: never seen"),
-        ("manifest", say(429, "TOOMANYREQUESTS", "slow down"), "ErrImagePull", "429 Too Many Requests"),
-        ("layer", say(429, "TOOMANYREQUESTS", "slow down"), "ErrImagePull", "429 Too Many Requests"),
+        ("manifest", say(429, "TOOMANYREQUESTS", "slow down"), "ErrImagePull", "toomanyrequests: slow down (429"),
+        ("layer", say(429, "TOOMANYREQUESTS", "slow down"), "ErrImagePull", "toomanyrequests: slow down (429"),
+        ("layer", say(429, "X", "", **{"Retry-After": "600"}), "ErrImagePull", "x: (429 Too Many Requests)"),
         ("layer", say(404, "BLOB_UNKNOWN", "lost it"), "ErrImagePull", "404 (Not Found)"),
         ("ping", say(503, "UNAVAILABLE", "later"), "RegistryUnavailable", "503 (Service Unavailable)"),
         ("manifest", say(500, "UNKNOWN", "oh dear"), "RegistryUnavailable", "500 Internal Server Error"),

@@ -59,7 +59,7 @@ async def store(
 ) -> AsyncIterator[ImageStore]:
     monkeypatch.setattr(images, "LEASE", -1.0)
     conf = tmp_path / "registries.conf"
-    conf.write_text(registry.conf)
+    conf.write_text(registry.conf())
     store = ImageStore(node.state, node.run, registries_conf=conf)
     yield store
     await store.close()

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from devcluster.proc import Process, command_line, pids
 from nodeagent.metrics import Metrics
 from nodeagent.runtime import puller
 from nodeagent.runtime.images import ImageStore, Limits
 from nodeagent.runtime.pulls import QUEUED
 from tests.support.archives import file, pack
 from tests.support.hostile import Gate, Hostile
+from tests.support.waiting import eventually
 
 from .conftest import Node
 
@@ -29,9 +33,14 @@ def registry() -> Iterator[Hostile]:
 
 
 @pytest.fixture
-async def store(node: Node, registry: Hostile, tmp_path: Path) -> AsyncIterator[ImageStore]:
+def conf(registry: Hostile, tmp_path: Path) -> Path:
     conf = tmp_path / "registries.conf"
-    conf.write_text(registry.conf)
+    conf.write_text(registry.conf())
+    return conf
+
+
+@pytest.fixture
+async def store(node: Node, conf: Path) -> AsyncIterator[ImageStore]:
     store = ImageStore(node.state, node.run, registries_conf=conf, limits=Limits(parallel=1), metrics=Metrics())
     yield store
     await store.close()
@@ -121,3 +130,41 @@ async def test_pulls_beyond_the_bound_wait_and_say_so(store: ImageStore, registr
     gate.open()
     one, two = await asyncio.gather(first, second)
     assert one.id == two.id
+
+
+AGENT = """
+import asyncio, sys
+from pathlib import Path
+from nodeagent.runtime.images import ImageStore
+
+async def main(state, run, conf, name):
+    await ImageStore(Path(state), Path(run), registries_conf=Path(conf)).ensure(name, "Always")
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_pull_whose_agent_is_killed_leaves_nothing_partial(node: Node, registry: Hostile, conf: Path) -> None:
+    registry.image = pack([[file("first", NOISE)], [file("second", NOISE[1:])]])
+    gate = registry.faults["layer"] = Gate(1000)
+    name = f"{registry.address}/x:1"
+    argv = [sys.executable, "-c", AGENT, str(node.state), str(node.run), str(conf), name]
+    agent = subprocess.Popen(argv)  # noqa: ASYNC220
+    await reached(gate)
+    agent.kill()
+    agent.wait()
+    # What it had begun to run ends with it, and what comes next sweeps.
+    eventually(lambda: not downloads(node.state), 10, "skopeo's end")
+    store = ImageStore(node.state, node.run, registries_conf=conf)
+    assert list((node.state / "images" / "tmp").iterdir()) == []
+    assert await store.held() == []
+    assert list(store.layers.iterdir()) == []
+    gate.open()
+    image = await store.ensure(name, "Always")
+    assert (store.layers / image.layers[0].partition(":")[2] / "first").read_bytes() == NOISE
+    await store.close()
+
+
+def downloads(state: Path) -> list[int]:
+    """Processes that work below a state directory."""
+    return [pid for pid in pids() if any(str(state) in word for word in command_line(pid)) and Process.of(pid)]

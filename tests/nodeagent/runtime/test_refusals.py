@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nodeagent.runtime import asked
 from nodeagent.runtime.refusals import failure, throttled, words
 
 DEBUG = 'time="x" level=debug msg="GET https://r/v2/ err Get \\"https://r/v2/\\": dial tcp: no such host"\n'
@@ -65,7 +66,14 @@ def test_the_wrapping_goes_and_something_is_always_said() -> None:
     assert words("") == "skopeo gave no reason"
 
 
+def test_the_errors_of_an_answer_are_its_words() -> None:
+    body = b'{"errors": [{"code": "TOOMANYREQUESTS", "message": "slow\\ndown"}, {"code": "X", "message": "y"}]}'
+    assert asked.said(body) == "toomanyrequests: slow down; x: y"
+    for odd in (b"", b"<html>", b"[]", b'{"errors": 1}', b'{"errors": [{}]}'):
+        assert asked.said(odd) == ""
+
+
 def test_a_wait_that_the_registry_asked_for_is_seen() -> None:
     line = 'level=debug msg="Too many requests to http://r/v2/x/manifests/1: sleeping for 60.0 seconds before"'
     assert throttled(DEBUG) is None
-    assert throttled(DEBUG + line) == "toomanyrequests: http://r/v2/x/manifests/1 answers 429 Too Many Requests"
+    assert throttled(DEBUG + line) == "http://r/v2/x/manifests/1"
