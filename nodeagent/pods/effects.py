@@ -80,7 +80,7 @@ class CancelHook:
 
 @dataclass(frozen=True, slots=True)
 class SignalContainer:
-    """SIGTERM to the container's first process."""
+    """The image's stop signal, SIGTERM where it names none, to the container's first process."""
 
     container: str
     attempt: int

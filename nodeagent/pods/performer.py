@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -260,7 +259,7 @@ class Performer:
 
     async def _signal_container(self, effect: do.SignalContainer) -> Outcome:
         id_ = self._id(effect.container, effect.attempt)
-        await self._quietly(effect.container, self._tools.runtime.signal(id_, signal.SIGTERM))
+        await self._quietly(effect.container, self._tools.runtime.stop(id_))
         return None
 
     async def _kill_container(self, effect: do.KillContainer) -> Outcome:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nodeagent.runtime import logs, spec, users
 from nodeagent.runtime.conmon import Files
 from nodeagent.runtime.filters import Filters
-from nodeagent.runtime.image import Image
+from nodeagent.runtime.image import Image, stop_signal
 from nodeagent.runtime.rootfs import Rootfs, remove_tree
 from nodeagent.types import ContainerRequest, Mount
 
@@ -29,6 +30,7 @@ class Record:
     log: str
     message: str
     image: str
+    stop_signal: int = signal.SIGTERM
 
 
 class Bundles:
@@ -46,7 +48,8 @@ class Bundles:
         log = logs.path(self._state, request)
         message = self._rootfs.scratch(request.id) / "termination-log"
         record = Record(request.id, request.cgroup, str(log),
-                        str(message) if request.termination_message_path else "", request.image)  # fmt: skip
+                        str(message) if request.termination_message_path else "", request.image,
+                        stop_signal(image.stop_signal))  # fmt: skip
         _write(files.record, json.dumps(asdict(record)))
         self._records[request.id] = record
         log.parent.mkdir(mode=0o750, parents=True, exist_ok=True)

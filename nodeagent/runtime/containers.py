@@ -192,6 +192,12 @@ class ContainerRuntime:
         if done.code != 0 and (await self._states()).get(id) != "running":
             raise RuntimeFailure("RunContainerError", done.words)
 
+    async def stop(self, id: str) -> None:
+        """Ask the container's first process to end, by the signal that its image names; nothing if it is gone."""
+        record = self._bundles.record(id)
+        if record is not None:
+            await self.signal(id, record.stop_signal)
+
     async def signal(self, id: str, signal: int) -> None:
         """Send a signal to the container's first process; nothing if it is gone."""
         pid = self.pid(id)

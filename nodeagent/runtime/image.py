@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 HOST = "host"
@@ -60,6 +61,17 @@ class ImageFailure(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+
+def stop_signal(text: str) -> int:
+    """The number of an image's STOPSIGNAL: SIGQUIT, quit, 3, SIGRTMIN+3. SIGTERM where it says nothing useful."""
+    name, _, offset = text.upper().removeprefix("SIG").partition("+")
+    if name.isdigit():
+        number = int(name)
+    else:
+        number = int(getattr(signal, f"SIG{name}", 0))
+        number += int(offset) if number and offset.isdigit() else 0
+    return number if 1 <= number <= signal.SIGRTMAX else int(signal.SIGTERM)
 
 
 def pull_failed(image: str, why: object, reason: str = "ErrImagePull") -> ImageFailure:

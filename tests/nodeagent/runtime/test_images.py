@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -11,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from nodeagent.runtime import images
-from nodeagent.runtime.image import ImageFailure
+from nodeagent.runtime.image import ImageFailure, stop_signal
 from nodeagent.runtime.images import ImageStore, Limits
 from tests.support.archives import directory, file, link
 
-from .conftest import Node, ran
+from .conftest import Node, ended, ran
 from .registry import Registry, free_port, serving
 
 BUSYBOX = Path("/usr/bin/busybox").read_bytes()
@@ -59,6 +60,37 @@ async def test_an_image_runs_with_its_layers_merged(node: Node, store: ImageStor
     assert "old" not in said
     assert {"fresh", "1234", "1235", "77"} <= set(said)
     assert said[-3:] == ["image", "pod", "/srv"]
+
+
+async def test_an_images_stop_signal_ends_its_container(node: Node, store: ImageStore, registry: Registry) -> None:
+    layer = [directory("bin"), file("bin/busybox", BUSYBOX, 0o755)]
+    image = await store.ensure(registry.push("quits:1", [layer], {"StopSignal": "SIGQUIT"}), "IfNotPresent")
+    runtime = await node.open()
+    script = "trap 'exit 7' QUIT; trap 'exit 8' TERM; echo ready; while :; do busybox sleep 0.05; done"
+    request = node.request("/bin/busybox", "sh", "-c", script, image=image.id)
+    await runtime.create(request)
+    await runtime.start(request.id)
+    async with asyncio.timeout(20):
+        while not list(node.state.glob("logs/*/app/0.log")) or "ready" not in node.log(request):
+            await asyncio.sleep(0.02)
+    await runtime.stop(request.id)
+    assert (await ended(runtime, request)).code == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("", 15),
+        ("SIGQUIT", 3),
+        ("quit", 3),
+        ("3", 3),
+        ("SIGRTMIN+3", signal.SIGRTMIN + 3),
+        ("SIGNONSENSE", 15),
+        ("0", 15),
+    ],
+)
+def test_stop_signals_by_name_and_number(text: str, number: int) -> None:
+    assert stop_signal(text) == number
 
 
 async def test_one_pull_is_shared_and_a_present_image_needs_no_registry(store: ImageStore, registry: Registry) -> None:
