@@ -212,7 +212,9 @@ def _running(flags: Flags) -> None:
 
 
 def _images(flags: Flags) -> None:
-    flags.add("--max-parallel-image-pulls", "4", "images that are pulled at the same time", type=_count, metavar="N")
+    flags.add(
+        "--max-parallel-image-pulls", "4", "images that are downloaded at the same time", type=_count, metavar="N"
+    )
     words = "how long a download may bring next to nothing before it is given up"
     flags.add("--image-pull-progress-deadline", "1m", words, type=_explained(_positive), metavar="DURATION")
     words = "percentage of the disk in use from which on unused images are removed; 100: never"

@@ -59,7 +59,7 @@ class Metrics:
 
     def describe_images(self, pulling: Callable[[], int]) -> None:
         """Show what is being pulled."""
-        self.registry.gauge("podplane_agent_image_pulls", "Pulls in progress, or waiting for their turn.", pulling)
+        self.registry.gauge("podplane_agent_image_pulls", "Pulls in progress, or waiting to download.", pulling)
 
     def describe_pods(self, phases: Callable[[], Iterable[str]]) -> None:
         """Show how many pods are in each phase."""

@@ -45,7 +45,7 @@ class Held:
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Seconds for each answer of a registry, without progress, and for unpacking a layer; bytes of a layer, unpacked;
-    how many pulls at a time."""
+    how many downloads at a time."""
 
     ask: float = 30.0
     stall: float = 60.0

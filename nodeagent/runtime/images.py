@@ -47,7 +47,7 @@ class ImageStore:
         skopeo = Skopeo(self._catalog.tmp, run / "auth", registries_conf, limits.ask, limits.stall)
         self._metrics = metrics or Metrics()
         self._puller = Puller(skopeo, self._catalog, limits, self._metrics)
-        self._pulls = Pulls(limits.parallel)
+        self._pulls = Pulls()
         self._leases: dict[str, float] = {}
         self._doomed: set[str] = set()
         self.changes = 0
@@ -60,7 +60,7 @@ class ImageStore:
 
     @property
     def pulling(self) -> int:
-        """How many pulls there are, those that wait for their turn included."""
+        """How many pulls there are, those that wait to download included."""
         return self._pulls.depth
 
     async def close(self) -> None:

@@ -33,6 +33,7 @@ from nodeagent.runtime.skopeo import Skopeo
 FIRST_WORD = 1.0
 NEXT_WORD = 5.0
 """Seconds until a pull's progress is told, and between then and the next time: every waiting pod tells its watchers."""
+QUEUED = "waiting for other downloads to end"
 NO_SPACE = "no space left on device"
 
 Layer = tuple[Blob, str]
@@ -51,6 +52,10 @@ class Puller:
     pinned: Counter[str] = field(default_factory=Counter)
     """Diff ids of layers that pulls in progress count on."""
     _unpacking: dict[str, asyncio.Lock] = field(default_factory=dict)
+    _downloads: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._downloads = asyncio.Semaphore(self.limits.parallel)
 
     async def pull(self, ref: str, auths: Sequence[bytes | None], tell: Tell) -> Image:
         """The image; `auths`: credentials to try, in order."""
@@ -111,10 +116,21 @@ class Puller:
             self.pinned = +self.pinned
 
     async def _layers(self, exact: str, layers: Sequence[Layer], auth: bytes | None, progress: _Progress) -> None:
-        async with self.turn:  # what is being removed is gone, what is here is pinned
-            missing = [layer for layer in layers if not self.catalog.has_layer(layer[1])]
-        if not missing:
+        if not await self._missing(layers):
             return
+        if self._downloads.locked():
+            progress.tell(QUEUED)
+        async with self._downloads:
+            if missing := await self._missing(layers):  # others may have come with them
+                await self._download(exact, layers, missing, auth, progress)
+
+    async def _missing(self, layers: Sequence[Layer]) -> list[Layer]:
+        async with self.turn:  # what is being removed is gone, what is here is pinned
+            return [layer for layer in layers if not self.catalog.has_layer(layer[1])]
+
+    async def _download(
+        self, exact: str, layers: Sequence[Layer], missing: Sequence[Layer], auth: bytes | None, progress: _Progress
+    ) -> None:
         wanted = {blob.digest: blob for blob, _ in missing}
         progress.total = sum(blob.size for blob in wanted.values())
         _check_space(self.catalog.tmp, progress.total)
@@ -155,7 +171,7 @@ class _Progress:
     """How far a download is, told now and then."""
 
     def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+        self.tell = tell
         self._due = time.monotonic() + FIRST_WORD
         self.total = 0
 
@@ -166,7 +182,7 @@ class _Progress:
         """Tell that, unless something was told a moment ago."""
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + NEXT_WORD
-            self._tell(words)
+            self.tell(words)
 
 
 def _layers(manifest: Manifest, config: bytes) -> list[Layer]:

@@ -1,4 +1,4 @@
-"""Pulls in progress: one for all who wait for the same, a bounded number at a time, ended when nobody waits.
+"""Pulls in progress: one for all who wait for the same, ended when nobody waits any more.
 
 Owns their tasks. Never knows how an image is pulled. The same: the same reference, asked for with the same logins.
 """
@@ -6,16 +6,15 @@ Owns their tasks. Never knows how an image is pulled. The same: the same referen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
 from nodeagent.runtime.image import Image
 
 Tell = Callable[[str], None]
 """Takes in how far a pull is, in words."""
-Work = Callable[[Tell], Awaitable[Image]]
-
-QUEUED = "waiting for other pulls to end"
+Work = Callable[[Tell], Coroutine[Any, Any, Image]]
 
 
 @dataclass(slots=True)
@@ -29,16 +28,15 @@ class _Pull:
 
 
 class Pulls:
-    """All pulls of a node, at most `parallel` at a time."""
+    """All pulls of a node."""
 
-    def __init__(self, parallel: int) -> None:
-        self._turns = asyncio.Semaphore(parallel)
+    def __init__(self) -> None:
         self._running: dict[Hashable, _Pull] = {}
         self._tasks: set[asyncio.Task[Image]] = set()
 
     @property
     def depth(self) -> int:
-        """How many there are, those that wait for their turn included."""
+        """How many there are."""
         return len(self._tasks)
 
     async def join(self, key: Hashable, work: Work, tell: Tell) -> Image:
@@ -63,16 +61,10 @@ class Pulls:
 
     def _begin(self, key: Hashable, work: Work) -> _Pull:
         pull = self._running[key] = _Pull()
-        pull.task = asyncio.get_running_loop().create_task(self._in_turn(work, pull), name="image pull")
+        pull.task = asyncio.get_running_loop().create_task(work(pull.tell), name="image pull")
         self._tasks.add(pull.task)
         pull.task.add_done_callback(lambda task: self._done(key, pull, task))
         return pull
-
-    async def _in_turn(self, work: Work, pull: _Pull) -> Image:
-        if self._turns.locked():
-            pull.tell(QUEUED)
-        async with self._turns:
-            return await work(pull.tell)
 
     def _done(self, key: Hashable, pull: _Pull, task: asyncio.Task[Image]) -> None:
         self._tasks.discard(task)

@@ -15,8 +15,8 @@ from devcluster.proc import Process, command_line, pids
 from nodeagent.metrics import Metrics
 from nodeagent.runtime import puller
 from nodeagent.runtime.images import ImageStore, Limits
-from nodeagent.runtime.pulls import QUEUED
-from tests.support.archives import file, pack
+from nodeagent.runtime.puller import QUEUED
+from tests.support.archives import digest, file, pack
 from tests.support.hostile import Gate, Hostile
 from tests.support.waiting import eventually
 
@@ -116,7 +116,7 @@ async def test_progress_is_told_in_bytes_and_not_at_every_look(
     assert float(arrived.removesuffix(" KiB")) <= 146.5
 
 
-async def test_pulls_beyond_the_bound_wait_and_say_so(store: ImageStore, registry: Hostile) -> None:
+async def test_downloads_beyond_the_bound_wait_and_say_so(store: ImageStore, registry: Hostile) -> None:
     gate = registry.faults["layer"] = Gate()
     first = asyncio.create_task(store.ensure(f"{registry.address}/x:1", "Always"))
     await reached(gate)
@@ -126,10 +126,25 @@ async def test_pulls_beyond_the_bound_wait_and_say_so(store: ImageStore, registr
         while not told:
             await asyncio.sleep(0.01)
     assert told == [QUEUED]
-    assert [path for part, path in registry.asked if "/y/" in path] == []
     gate.open()
     one, two = await asyncio.gather(first, second)
     assert one.id == two.id
+    assert registry.count("layer") == 1  # it came while the second one waited
+
+
+async def test_a_download_does_not_hold_up_what_is_here(store: ImageStore, registry: Hostile) -> None:
+    name = f"{registry.address}/x:latest"
+    known = await store.ensure(name, "Always")
+    registry.more[digest(registry.image.manifest)] = (registry.image.kind, registry.image.manifest)
+    registry.image = pack([[file("slow", NOISE[1:])]])
+    gate = registry.faults["layer"] = Gate()
+    slow = asyncio.create_task(store.ensure(f"{registry.address}/slow:1", "Always"))
+    await reached(gate)
+    async with asyncio.timeout(20):
+        assert (await store.ensure(known.repo_digest, "Always")).id == known.id
+    assert not slow.done()
+    gate.open()
+    await slow
 
 
 AGENT = """
