@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nodeagent.metrics import Metrics
@@ -126,9 +127,10 @@ class ImageStore:
         return await asyncio.to_thread(self._catalog.held)
 
     async def listed(self) -> Sequence[Held]:
-        """The same, read only when there was a change: for lists, not for decisions."""
+        """The same without the times, read only when there was a change: for lists, not for decisions."""
         if self._listed_at != self.changes:
-            self._listed_at, self._listed = self.changes, await self.held()
+            self._listed_at = self.changes
+            self._listed = [replace(one, used=0.0) for one in await self.held()]
         return self._listed
 
     async def touch(self, ids: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -155,6 +156,22 @@ async def test_a_damaged_image_is_image_inspect_error_until_pulled_again(store: 
     (store.layers.parent / "configs" / image.id.partition(":")[2]).write_text("{}")
     assert (await refused(store, name)).reason == "ImageInspectError"
     assert await store.ensure(name, "Always") == image
+
+
+@pytest.mark.parametrize("damage", ["gone", "a file"])
+async def test_a_layer_that_cannot_be_read_is_image_inspect_error(
+    store: ImageStore, registry: Registry, damage: str
+) -> None:
+    name = registry.push("damaged:2", [[file("a", b"1")]])
+    image = await store.ensure(name, "IfNotPresent")
+    (layer,) = store.layers.iterdir()
+    shutil.rmtree(layer)
+    if damage == "a file":
+        layer.write_bytes(b"")
+    assert (await refused(store, name)).reason == "ImageInspectError"
+    assert (await refused(store, name, "Never")).reason == "ImageInspectError"
+    assert await store.ensure(name, "Always") == image
+    assert (layer / "a").read_bytes() == b"1"
 
 
 async def test_a_wrong_layer_is_refused_and_nothing_partial_stays(store: ImageStore, registry: Registry) -> None:
