@@ -138,6 +138,8 @@ class FrameReceiver:
             pods.put(frame.update)
         elif kind == "unbind":
             pods.remove(frame.unbind.uid, float(frame.unbind.gracePeriodSeconds))
+        elif kind == "withdrawn":
+            pods.withdrawn(frame.withdrawn.uid)
         elif kind == "object":
             self._objects.apply(frame.object)
         elif kind == "openStream":

@@ -34,10 +34,21 @@ class SpecChanged:
 
 @dataclass(frozen=True, slots=True)
 class DeletionRequested:
-    """Stop within `grace` seconds. A later one may shorten the grace, never lengthen it."""
+    """Stop within `grace` seconds. A later one may shorten the grace, never lengthen it.
+
+    `hold`: for how many seconds at most, and half the grace, SIGTERM waits for PodWithdrawn.
+    """
 
     at: float
     grace: float
+    hold: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PodWithdrawn:
+    """No node's service rules lead to the pod any more: SIGTERM loses no request. May come before the deletion."""
+
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +273,7 @@ Event = (
     | PodRefused
     | SpecChanged
     | DeletionRequested
+    | PodWithdrawn
     | PodEvicted
     | TimePassed
     | ClockStepped

@@ -111,10 +111,17 @@ def _killing(name: str, init: bool) -> Tell:
 
 def _deletion(state: PodState, event: events.DeletionRequested) -> list[Effect]:
     kill_at = event.at + max(event.grace, 0.0)
+    if not (state.deleted or state.withdrawn):
+        state.held_until = event.at + min(event.hold, max(event.grace, 0.0) / 2)
     stopping = state.stopping in ("deleted", "failed")
     state.kill_at = min(state.kill_at, kill_at) if stopping else kill_at
     state.stopping = state.stopping if state.stopping == "failed" else "deleted"
     state.deleted = True
+    return []
+
+
+def _withdrawn(state: PodState, _event: events.PodWithdrawn) -> list[Effect]:
+    state.withdrawn, state.held_until = True, 0.0
     return []
 
 
@@ -218,6 +225,7 @@ _HANDLERS: dict[type[events.Event], Callable[[PodState, Any], list[Effect]]] = {
     events.PodRefused: _refused,
     events.SpecChanged: _spec_changed,
     events.DeletionRequested: _deletion,
+    events.PodWithdrawn: _withdrawn,
     events.PodEvicted: _evicted,
     events.TimePassed: _nothing,
     events.ClockStepped: clock_stepped,

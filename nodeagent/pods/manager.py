@@ -162,6 +162,12 @@ class Pods:
         others = [worker.state.pod for worker in self._workers.values() if not worker.state.final]
         return admission.refusal(pod, others, self._allocatable, self._tools.facts.unsafe_sysctls)
 
+    def withdrawn(self, uid: str) -> None:
+        """No node's service rules lead to the pod any more; told again at every connection."""
+        worker = self._workers.get(uid)
+        if worker is not None and not worker.state.withdrawn:
+            worker.withdrawn()
+
     def remove(self, uid: str, grace: float) -> None:
         """The pod is no longer this node's: end it, then forget it."""
         self._versions.pop(uid, None)

@@ -21,6 +21,7 @@ from nodeagent.pods.events import AgentRestarted, ClockStepped, DeletionRequeste
 from nodeagent.pods.journal import Record
 from nodeagent.pods.manager import Pods
 from nodeagent.pods.state import EXITED, READY, RUNNING, PodState, new_state
+from nodeagent.pods.stopping import HOLD
 from nodeagent.pods.tools import Tools
 from nodeagent.runtime.volumes import VolumeFailure
 from nodeagent.sandbox.sandboxes import SandboxFailure
@@ -126,7 +127,7 @@ def _untold(state: PodState, now: float) -> Iterator[Event]:
     yield SpecChanged(now, state.pod)
     metadata = state.pod.metadata
     if metadata.HasField("deletionTimestamp") and not state.deleted:
-        yield DeletionRequested(now, float(metadata.deletionGracePeriodSeconds))
+        yield DeletionRequested(now, float(metadata.deletionGracePeriodSeconds), HOLD)
 
 
 def _claimed(state: PodState, reality: Reality) -> Sandbox | None:

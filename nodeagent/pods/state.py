@@ -155,6 +155,10 @@ class PodState:
     """Succeeded or Failed, once the phase is terminal; it never changes again."""
     reason: str = ""
     message: str = ""
+    held_until: float = 0.0
+    """Until when SIGTERM waits for the pod to leave the nodes' service rules."""
+    withdrawn: bool = False
+    """It has left them."""
     deleted: bool = False
     gone: bool = False
     offset: float = 0.0

@@ -19,7 +19,8 @@ def clock_stepped(state: PodState, event: ClockStepped) -> list[Effect]:
     """Move every timer of the pod."""
     state.offset += event.by
     state.skew += event.by
-    _move(state, "kill_at", event.by)
+    for name in ("kill_at", "held_until"):
+        _move(state, name, event.by)
     for part in (state.sandbox, state.volumes):
         _move(part, "retry_at", event.by)
     for container in state.containers:

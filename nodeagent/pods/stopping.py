@@ -1,9 +1,10 @@
 """How one running instance is stopped. Pure; a part of machine.py.
 
-    told (Killing) ─► preStop, to its end ─► nothing holds it any more ─► SIGTERM ─► SIGKILL
-                      └──────── all within one grace, which ends at kill_at ───────┘
+    told (Killing) ─► preStop, to its end ─► out of the nodes' service rules ─► SIGTERM ─► SIGKILL
+                      └──────────── all within one grace, which ends at kill_at ───────────┘
 
-Whatever SIGTERM waits for, it waits at most until the grace is over, and the process then still has a moment for it.
+Whatever SIGTERM waits for, it waits at most until the grace is over; after a preStop that took all of it, the process
+still has a moment. The service rules have until `held_until`, and preStop runs meanwhile.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ from nodeagent.pods.containers import tell
 from nodeagent.pods.effects import CancelHook, Effect, KillContainer, SignalContainer
 from nodeagent.pods.state import ContainerState
 
+HOLD = 5.0
+"""Seconds for which a deleted pod waits at most for the nodes' word that their service rules lead to it no more."""
 LEAST = 2.0
 """Seconds between SIGTERM and SIGKILL where the grace went into what came before SIGTERM, as the kubelet's."""
 
 
-def stop_instance(container: ContainerState, now: float, kill_at: float) -> list[Effect]:
-    """What is due of stopping an instance whose grace ends at `kill_at`."""
+def stop_instance(container: ContainerState, now: float, kill_at: float, held_until: float = 0.0) -> list[Effect]:
+    """What is due of stopping an instance whose grace ends at `kill_at`; SIGTERM not before `held_until`."""
     effects = _begin(container, now)
     if not container.term_at:
         effects += _before(container, now, kill_at)
-        if now < kill_at and _waits(container):
+        if now < kill_at and container.pre_stop and not container.pre_stopped:
             container.held = True
+            return effects
+        if now < min(held_until, kill_at):
             return effects
         effects += _term(container, now, kill_at)
     if now >= max(kill_at, container.spared_until) and now >= container.killed_at + backoff.KILL_AGAIN:
@@ -34,8 +39,9 @@ def stop_instance(container: ContainerState, now: float, kill_at: float) -> list
     return effects
 
 
-def stop_times(container: ContainerState, kill_at: float) -> Iterator[float]:
+def stop_times(container: ContainerState, kill_at: float, held_until: float = 0.0) -> Iterator[float]:
     """When something of it becomes due."""
+    yield held_until
     yield max(kill_at, container.spared_until) if container.term_at else kill_at
     yield container.killed_at + backoff.KILL_AGAIN
 
@@ -60,11 +66,6 @@ def _before(container: ContainerState, now: float, kill_at: float) -> list[Effec
     container.hook = ""
     words = "PreStopHook failed: it was not over when the grace period was"
     return [CancelHook(container.name), tell(container, "Warning", "FailedPreStopHook", words)]
-
-
-def _waits(container: ContainerState) -> bool:
-    """Whether SIGTERM has to wait for something."""
-    return container.pre_stop and not container.pre_stopped
 
 
 def _term(container: ContainerState, now: float, kill_at: float) -> list[Effect]:

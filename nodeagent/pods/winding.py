@@ -60,7 +60,7 @@ def advance(state: PodState, now: float) -> list[Effect]:
 
 def _stop(state: PodState, container: ContainerState, now: float) -> list[Effect]:
     if container.stage in UP:
-        return stop_instance(container, now, _kill_at(state, container))
+        return stop_instance(container, now, _kill_at(state, container), state.held_until)
     if container.stage == PULLING:
         container.stage = WAITING
         return [CancelPull(container.name)]
@@ -162,4 +162,4 @@ def times(state: PodState) -> Iterator[float]:
     for container in state.containers:
         yield container.clean_at
         if container.stage in UP:
-            yield from stop_times(container, _kill_at(state, container))
+            yield from stop_times(container, _kill_at(state, container), state.held_until)

@@ -24,6 +24,7 @@ from nodeagent.pods.machine import step, wake_at
 from nodeagent.pods.performer import Performer
 from nodeagent.pods.state import PodState
 from nodeagent.pods.status import pod_status
+from nodeagent.pods.stopping import HOLD
 from nodeagent.pods.tools import Tools
 from nodeagent.types import ContainerExit, Sandbox
 from podplane.v1.pod_pb2 import Pod, PodStatus
@@ -78,12 +79,16 @@ class PodWorker:
         self.post(did.SpecChanged(self._tools.clock.now(), pod))
         if pod.metadata.HasField("deletionTimestamp"):
             # As the kubelet: the grace counts from when the node learns of it, so that it is never cut short.
-            self.delete(float(pod.metadata.deletionGracePeriodSeconds))
+            self.delete(float(pod.metadata.deletionGracePeriodSeconds), HOLD)
         return True
 
-    def delete(self, grace: float) -> None:
-        """End the pod within `grace` seconds."""
-        self.post(did.DeletionRequested(self._tools.clock.now(), grace))
+    def delete(self, grace: float, hold: float = 0.0) -> None:
+        """End the pod within `grace` seconds; SIGTERM waits `hold` seconds at most for `withdrawn`."""
+        self.post(did.DeletionRequested(self._tools.clock.now(), grace, hold))
+
+    def withdrawn(self) -> None:
+        """No node's service rules lead to the pod any more."""
+        self.post(did.PodWithdrawn(self._tools.clock.now()))
 
     def objects_changed(self) -> None:
         """A config map or secret of the pod's namespace changed."""
