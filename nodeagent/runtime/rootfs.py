@@ -58,7 +58,9 @@ def system_mounts(mountinfo: str, hidden: Sequence[str]) -> list[str]:
         if not raw.startswith(_SYSTEM):
             continue
         point = raw.encode().decode("unicode_escape")
-        if below(point, _SYSTEM) and kind not in _NOT_SYSTEM and not below(point, hidden):
+        # Overlays below /var are the roots of other engines' containers: no part of the system, and gone any moment.
+        other = kind in _NOT_SYSTEM or (kind == "overlay" and below(point, ("/var",)) and point != "/var")
+        if below(point, _SYSTEM) and not other and not below(point, hidden):
             found.append(point)
     return sorted(set(found))
 

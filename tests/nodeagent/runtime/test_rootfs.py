@@ -89,8 +89,10 @@ def test_separate_system_mounts_are_found() -> None:
 26 23 0:9 / /var/tmp rw - tmpfs tmpfs rw
 27 21 254:4 / /mnt/data rw - ext4 /dev/vde rw
 28 23 254:5 / /var/my\\040disk rw - ext4 /dev/vdf rw
+29 21 0:40 / /opt rw - overlay sysext rw
+30 23 0:41 / /var/lib/docker/overlay2/1/merged rw - overlay overlay rw
 """
-    assert system_mounts(table, ["/var/lib/podplane"]) == ["/usr", "/var", "/var/my disk"]
+    assert system_mounts(table, ["/var/lib/podplane"]) == ["/opt", "/usr", "/var", "/var/my disk"]
 
 
 def test_what_is_below_a_hidden_directory_needs_no_cover() -> None:
