@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 
 from devcluster.cluster import CHECKOUT, Cluster
@@ -66,8 +67,9 @@ class Life:
         return is_ready(found) if self.policy == "Always" else found.status.phase == "Failed"
 
 
-SERVER = Life("server", "trap 'exit 7' TERM; sleep infinity & wait", 7)
-HOOKED = Life("hooked", "trap 'exit 7' TERM; sleep infinity & wait", 7, hooked=True)
+HEEDING = "trap 'exit 7' TERM; echo heeding; sleep infinity & wait"
+SERVER = Life("server", HEEDING, 7)
+HOOKED = Life("hooked", HEEDING, 7, hooked=True)
 STUBBORN = Life("stubborn", "trap '' TERM; while :; do sleep 0.2; done", 137, grace=1)
 JOB = Life("job", "exit 3", 3, policy="Never")
 
@@ -161,6 +163,7 @@ class Sweep:
         self._unarmed_agent()
         self._api.create(life.pod(name))
         self._api.pod_when(name, life.has_come_far, seconds=SECONDS)
+        self._heeds(life, name)
         self._agent(point)
         self._api.delete(POD, name)
         died = self._dies_or(point, name, life, gone=True) or self._dies_late(point)
@@ -180,11 +183,26 @@ class Sweep:
     def _end(self, life: Life, name: str, point: str) -> None:
         if self._api.find(POD, name) is not None:
             self._unarmed_agent()
+            self._heeds(life, name)
             self._api.delete(POD, name, grace=life.grace)
         try:
             self._api.gone(POD, name, seconds=SECONDS)
         except AssertionError:
             raise AssertionError(f"{point}: {self._api.find(POD, name)} does not end; {self._words()}") from None
+
+    def _heeds(self, life: Life, name: str) -> None:
+        """Return once SIGTERM means something to the pod: PID 1 of a namespace ignores it until its trap is set."""
+
+        def heeding() -> bool:
+            found = self._api.find(POD, name)
+            if found is None or found.metadata.HasField("deletionTimestamp"):
+                return True
+            with contextlib.suppress(grpc.RpcError):  # its agent may just be coming back
+                return b"heeding" in self._api.logs(name)
+            return False
+
+        if life.main == HEEDING:
+            eventually(heeding, SECONDS, f"{name} that heeds SIGTERM")
 
     def _name(self, life: Life) -> str:
         self._number += 1
