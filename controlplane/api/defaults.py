@@ -29,6 +29,7 @@ from podplane.v1 import (
 
 HOST_IMAGE = "host"
 _ROLLING = "25%"
+_MEMORY_TAINT = "node.kubernetes.io/memory-pressure"
 _LOST_NODE_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -49,6 +50,7 @@ def pod(obj: pod_pb2.Pod, _old: Message | None, context: AdmissionContext) -> No
     _unset(spec, "priority", 0)
     _empty(spec, "preemptionPolicy", "PreemptLowerPriority")
     _tolerate_lost_nodes(spec, context.settings.toleration_seconds)
+    _tolerate_memory_pressure(spec)
     if context.verb == "create":
         obj.status.phase = "Pending"
         obj.status.qosClass = _qos(spec)
@@ -212,6 +214,14 @@ def _tolerate_lost_nodes(spec: pod_pb2.PodSpec, seconds: int) -> None:
     for key in _LOST_NODE_TAINTS:
         if not any(one.key in ("", key) and one.effect in ("", "NoExecute") for one in spec.tolerations):
             spec.tolerations.add(key=key, operator="Exists", effect="NoExecute", tolerationSeconds=seconds)
+
+
+def _tolerate_memory_pressure(spec: pod_pb2.PodSpec) -> None:
+    """What a pod has requested it gets: only best-effort pods are kept from a node that is short of memory."""
+    if _qos(spec) not in ("Burstable", "Guaranteed"):
+        return
+    if not any(one.key in ("", _MEMORY_TAINT) and one.effect in ("", "NoSchedule") for one in spec.tolerations):
+        spec.tolerations.add(key=_MEMORY_TAINT, operator="Exists", effect="NoSchedule")
 
 
 def _qos(spec: pod_pb2.PodSpec) -> str:

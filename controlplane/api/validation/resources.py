@@ -9,16 +9,17 @@ from podplane import names, quantity
 from podplane.v1 import container_pb2
 
 STANDARD = ("cpu", "memory", "ephemeral-storage")
+_NODE_ONLY = ("pods", "storage")
 _HUGE_PAGES = "hugepages-"
 
 
 def resources(value: container_pb2.ResourceRequirements, path: str, found: Problems) -> None:
     """Quantities that exist and are not negative, requests not above limits."""
     for name, limit in sorted(value.limits.items()):
-        _resource(name, limit, f"{path}.limits[{name}]", found)
+        _of_container(name, limit, f"{path}.limits[{name}]", found)
     for name, request in sorted(value.requests.items()):
         at = f"{path}.requests[{name}]"
-        if _resource(name, request, at, found):
+        if _of_container(name, request, at, found):
             _against_limit(name, request, value.limits, at, found)
 
 
@@ -28,15 +29,19 @@ def quantities(values: Mapping[str, str], path: str, found: Problems) -> None:
         _resource(name, value, f"{path}[{name}]", found)
 
 
+def _of_container(name: str, value: str, path: str, found: Problems) -> bool:
+    if name.startswith(_HUGE_PAGES):
+        found.forbidden(path, "huge pages are not supported by this version")
+        return False
+    if name in _NODE_ONLY:
+        found.invalid(path, name, "must be a standard resource for containers")
+    return _resource(name, value, path, found)
+
+
 def _resource(name: str, value: str, path: str, found: Problems) -> bool:
     for detail in names.qualified_name(name):
         found.invalid(path, name, detail)
-    if (
-        "/" not in name
-        and name not in STANDARD
-        and not name.startswith(_HUGE_PAGES)
-        and name not in ("pods", "storage")
-    ):
+    if "/" not in name and name not in STANDARD and not name.startswith(_HUGE_PAGES) and name not in _NODE_ONLY:
         found.invalid(path, name, "must be a standard resource for containers")
     try:
         amount = quantity.parse(value)
@@ -53,6 +58,8 @@ def _resource(name: str, value: str, path: str, found: Problems) -> bool:
 def _against_limit(name: str, request: str, limits: Mapping[str, str], path: str, found: Problems) -> None:
     limit = limits.get(name)
     if limit is None:
+        if "/" in name:
+            found.required(path, "Limit must be set for non overcommitable resources")
         return
     try:
         allowed = quantity.parse(limit)

@@ -63,6 +63,7 @@ def test_a_pod() -> None:
         "tolerations": [
             {"key": "node.kubernetes.io/not-ready", **lost},
             {"key": "node.kubernetes.io/unreachable", **lost},
+            {"key": "node.kubernetes.io/memory-pressure", "operator": "Exists", "effect": "NoSchedule"},
         ],
         "volumes": [{"name": "v", "emptyDir": {}}],
     }
@@ -83,6 +84,11 @@ def test_a_pod() -> None:
 )
 def test_the_pull_policy_follows_the_tag(image: str, policy: str) -> None:
     assert pull_policy(image) == policy
+
+
+def test_a_best_effort_pod_stays_away_from_a_node_that_is_short_of_memory() -> None:
+    pod = defaulted("Pod", {"spec": {"containers": [{"name": "a", "image": "nginx:1"}]}})
+    assert "node.kubernetes.io/memory-pressure" not in [one["key"] for one in pod["spec"]["tolerations"]]
 
 
 def test_a_pods_own_tolerations_win() -> None:

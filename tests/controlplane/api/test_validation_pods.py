@@ -70,6 +70,22 @@ PODS: list[tuple[Change, str]] = [
         'resources.limits[memory]: Invalid value: "-1": must be greater than or equal to 0',
     ),
     (
+        container(resources={"limits": {"hugepages-2Mi": "4Mi"}}),
+        "resources.limits[hugepages-2Mi]: Forbidden: huge pages are not supported by this version",
+    ),
+    (
+        container(resources={"requests": {"storage": "4Mi"}}),
+        'resources.requests[storage]: Invalid value: "storage": must be a standard resource for containers',
+    ),
+    (
+        container(resources={"requests": {"example.com/gpu": "1"}}),
+        "requests[example.com/gpu]: Required value: Limit must be set for non overcommitable resources",
+    ),
+    (
+        container(resources={"limits": {"ephemeral-storage": "1Gi"}, "requests": {"ephemeral-storage": "2Gi"}}),
+        'Invalid value: "2Gi": must be less than or equal to ephemeral-storage limit of 1Gi',
+    ),
+    (
         container(resources={"limits": {"gpu": "1"}}),
         'resources.limits[gpu]: Invalid value: "gpu": must be a standard resource for containers',
     ),
