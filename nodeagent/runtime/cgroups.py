@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+_NO_LIMIT = 1 << 62
+"""What v1 has for no limit is a little less than 2^63."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,19 @@ class Cgroups:
                 if line.startswith("oom_kill "):
                     return int(line.split()[1])
         return 0
+
+    def memory_bounds(self, cgroup: str) -> tuple[int | None, int | None]:
+        """(limit, peak) of a cgroup's memory in bytes; None: there is none, or this kernel does not say."""
+        names = ("max", "peak") if self.version == 2 else ("limit_in_bytes", "max_usage_in_bytes")
+        limit, peak = (self._bytes(cgroup, f"memory.{name}") for name in names)
+        return limit, peak
+
+    def _bytes(self, cgroup: str, file: str) -> int | None:
+        try:
+            found = int((self.tree_of("memory") / cgroup / file).read_text())
+        except (OSError, ValueError):  # "max"
+            return None
+        return found if found < _NO_LIMIT else None
 
     def _memory(self, cgroup: str) -> Path:
         return self.tree_of("memory") / cgroup / ("memory.events" if self.version == 2 else "memory.oom_control")

@@ -20,6 +20,7 @@ from nodeagent.runtime import inotify
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.conmon import Files
 from nodeagent.types import ContainerExit
+from podplane import quantity
 
 MESSAGE_LIMIT = 4096
 
@@ -56,8 +57,17 @@ def read_exit(watched: Watched, cgroups: Cgroups) -> ContainerExit | None:
         code = int(text)
     except (FileNotFoundError, ValueError):
         return None
+    # conmon notes the event as it happens; the kernel's counter knows of those that came before conmon listened.
     oom = (files.persist / "oom").exists() or cgroups.oom_kills(watched.cgroup) > 0
-    return ContainerExit(files.id, code, oom, finished, read_message(watched.message))
+    message = read_message(watched.message)
+    if oom:
+        message = "\n".join(filter(None, (message, _memory_words(*cgroups.memory_bounds(watched.cgroup)))))
+    return ContainerExit(files.id, code, oom, finished, message)
+
+
+def _memory_words(limit: int | None, peak: int | None) -> str:
+    words = "no memory limit of its own" if limit is None else f"memory limit {quantity.of_value(limit, binary=True)}"
+    return words if peak is None else f"{words}, peak {quantity.of_value(peak, binary=True)}"
 
 
 def living_conmon(files: Files) -> int | None:

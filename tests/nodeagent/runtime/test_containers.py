@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from dataclasses import replace
@@ -182,6 +183,18 @@ async def test_out_of_memory_is_told(node: Node, runtime: ContainerRuntime) -> N
     request = node.request("/usr/bin/python3", "-S", "-c", eat, resources=Resources(memory_limit=64 << 20))
     end = await ran(runtime, request)
     assert (end.code, end.oom) == (137, True)
+    assert re.fullmatch(r"memory limit 64Mi, peak 6[34].*", end.message)
+
+
+async def test_a_child_that_ran_out_of_memory_is_told_where_the_container_ends_by_itself(
+    node: Node, runtime: ContainerRuntime
+) -> None:
+    eat = "/usr/bin/python3 -S -c 'data = bytearray(300 << 20)'; printf sad >/dev/termination-log; exit 3"
+    request = node.request("/bin/sh", "-c", eat, resources=Resources(memory_limit=64 << 20))
+    end = await ran(runtime, request)
+    # Under cgroup v2 the kernel ends all of the container at once.
+    assert (end.code, end.oom) == (3 if runtime.cgroups.version == 1 else 137, True)
+    assert end.message.startswith("sad\nmemory limit 64Mi, peak ")
 
 
 async def test_the_termination_message_is_read(node: Node, runtime: ContainerRuntime) -> None:
