@@ -1,7 +1,8 @@
 """Admission: every write passes the mutators of its kind, in order, then all its validators.
 
 Two lists of plain functions, below. Pure. Mutators change the object and do not judge; validators judge and change
-nothing. Nothing here raises for bad input: `validate` returns all that is wrong.
+nothing. Nothing here raises for bad input: `validate` returns all that is wrong. What is right may still be against the
+policy of its namespace: `forbids` says so.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from controlplane.api import defaults, service_defaults, validation
+from controlplane.api import defaults, pod_security, service_defaults, validation
 from controlplane.api.admission_context import AdmissionContext, AdmissionSettings
 from podplane import kinds
 from podplane.errors import FieldError
 from podplane.kinds import Kind
+from podplane.v1 import namespace_pb2, pod_pb2
 
 __all__ = ["MUTATORS", "VALIDATORS", "Admission", "AdmissionContext", "AdmissionSettings"]
 
@@ -72,6 +74,18 @@ class Admission:
     def validate(self, obj: Message, old: Message | None, context: AdmissionContext) -> list[FieldError]:
         """Everything that is wrong with `obj` after mutate, and with the step from `old` to it."""
         return [wrong for validator in self._validators[obj.DESCRIPTOR.name] for wrong in validator(obj, old, context)]
+
+    def forbids(self, obj: Message, old: Message | None, context: AdmissionContext) -> str:
+        """Why the policy of the object's namespace forbids it; empty where it does not. For what validate found right.
+
+        Templates of workloads are not judged, only the pods that are made of them, as Kubernetes enforces it.
+        """
+        if not isinstance(obj, pod_pb2.Pod) or (isinstance(old, pod_pb2.Pod) and obj.spec == old.spec):
+            return ""
+        home = context.lookup(kinds.NAMESPACE, "", obj.metadata.namespace)
+        if not isinstance(home, namespace_pb2.Namespace):
+            return ""
+        return pod_security.violation(pod_security.policy(home.metadata.labels), obj)
 
 
 def _by_name(listed: Sequence[tuple[Kind | None, Any]]) -> dict[str, list[Any]]:

@@ -16,3 +16,6 @@ class Admission(Protocol):
 
     def validate(self, obj: Any, old: Any, context: AdmissionContext) -> list[FieldError]:
         """Everything that is wrong with the object; it is not changed."""
+
+    def forbids(self, obj: Any, old: Any, context: AdmissionContext) -> str:
+        """Why the policy of its namespace forbids a valid object; empty where it does not."""

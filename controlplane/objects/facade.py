@@ -315,6 +315,8 @@ class Objects:
         self._admission.mutate(new, old, context)
         if wrong := self._admission.validate(new, old, context):
             raise words.invalid(kind, new.metadata.name, wrong)
+        if reason := self._admission.forbids(new, old, context):
+            raise words.forbidden(kind, new.metadata.name, reason)
 
     def _lookup(self, kind: Kind, namespace: str, name: str) -> Any | None:
         found = self.cache.get(kind, namespace, name)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from podplane.kinds import POD
+import grpc
+import pytest
+
+from podplane.kinds import EVENT, NAMESPACE, POD
 from podplane.v1 import pod_pb2
 from tests.support.api import Api
-from tests.support.objects import manifest
+from tests.support.objects import manifest, namespace, pod
+from tests.support.waiting import eventually
 
 SYSCTL = """
 apiVersion: v1
@@ -36,6 +40,39 @@ def test_safe_sysctls_are_the_pods_own_and_others_are_refused_by_the_node(api: A
         assert (refused.status.reason, refused.status.message) == (
             "SysctlForbidden", 'Pod was rejected: forbidden sysctl: "net.core.somaxconn" not allowlisted',
         )  # fmt: skip
+
+
+def test_a_namespace_forbids_what_is_not_of_its_level_to_people_and_to_controllers(api: Api) -> None:
+    home = namespace("fenced")
+    home.metadata.labels["pod-security.kubernetes.io/enforce"] = "baseline"
+    api.create(home)
+    try:
+        spy = pod("spy")
+        spy.metadata.namespace = "fenced"
+        with pytest.raises(grpc.RpcError) as refused:
+            api.create(spy)
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        words = 'violates PodSecurity "baseline:latest": host image (container "main" must not use the image "host")'
+        assert refused.value.details() == f'pods "spy" is forbidden: {words}'
+        (workload,) = manifest(WORKLOAD)
+        api.create(workload)
+        told = eventually(lambda: [event.message for event in api.list(EVENT, "fenced")], what="the event")
+        assert any(message.endswith(words) for message in told), told
+    finally:
+        api.delete(NAMESPACE, "fenced")
+        api.gone(NAMESPACE, "fenced", "")
+
+
+WORKLOAD = """
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {name: spies, namespace: fenced}
+spec:
+  selector: {matchLabels: {app: spies}}
+  template:
+    metadata: {labels: {app: spies}}
+    spec: {containers: [{name: main, image: host, command: [/bin/sleep, infinity]}]}
+"""
 
 
 def _lines(api: Api, name: str) -> Sequence[str]:

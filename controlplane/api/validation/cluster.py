@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from controlplane.api import pod_security
 from controlplane.api.admission_context import AdmissionContext
 from controlplane.api.validation.containers import PROTOCOLS
 from controlplane.api.validation.problems import Problems
@@ -20,8 +21,10 @@ MAX_PORTS = 100
 def namespace(
     obj: namespace_pb2.Namespace, _old: namespace_pb2.Namespace | None, _context: AdmissionContext
 ) -> list[FieldError]:
-    """A namespace's finalizers."""
+    """A namespace's finalizers, and the level of pod security that its labels say."""
     found = Problems()
+    for label, value, words in pod_security.label_problems(obj.metadata.labels):
+        found.invalid(f"metadata.labels[{label}]", value, words)
     for index, finalizer in enumerate(obj.spec.finalizers):
         found.syntax(f"spec.finalizers[{index}]", finalizer, names.qualified_name)
     return found

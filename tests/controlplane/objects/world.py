@@ -18,16 +18,20 @@ NOW = 1_800_000_000
 
 @dataclass
 class Gate:
-    """An Admission: `default` completes objects, `judge` finds fault with them."""
+    """An Admission: `default` completes objects, `judge` finds fault with them, `forbid` names a policy."""
 
     default: Callable[[Any, Any, AdmissionContext], None] = lambda obj, old, context: None
     judge: Callable[[Any, Any, AdmissionContext], list[FieldError]] = lambda obj, old, context: []
+    forbid: Callable[[Any, Any, AdmissionContext], str] = lambda obj, old, context: ""
 
     def mutate(self, obj: Any, old: Any, context: AdmissionContext) -> None:
         self.default(obj, old, context)
 
     def validate(self, obj: Any, old: Any, context: AdmissionContext) -> list[FieldError]:
         return self.judge(obj, old, context)
+
+    def forbids(self, obj: Any, old: Any, context: AdmissionContext) -> str:
+        return self.forbid(obj, old, context)
 
 
 @dataclass
