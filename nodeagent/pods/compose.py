@@ -112,6 +112,7 @@ async def _mount(
         raise ConfigFailure(f'volumeMount "{wanted.name}" of container "{container.name}" names no volume of the pod')
     source = volumes[wanted.name]
     ours = any(volume.name == wanted.name and is_payload(volume) for volume in state.pod.spec.volumes)
+    await tools.volumes.check_propagation(source, wanted.mountPropagation)
     below = _sub_path(wanted, variables)
     if below:
         source = await tools.volumes.subpath(state.uid, container.name, index, source, below)

@@ -171,7 +171,7 @@ async def _remove_sandbox(tools: Tools, uid: str, attempt: int) -> None:
 async def _sweep_directories(tools: Tools, known: Set[str]) -> None:
     """Volumes, files and logs of pods that the node knows nothing of any more."""
     paths = tools.paths
-    parents = (paths.state / "volumes", paths.run / "volumes", paths.run / "subpaths", paths.run / "pods")
+    parents = (paths.state / "volumes", *(paths.run / name for name in ("volumes", "nfs", "subpaths", "pods")))
     for uid in {entry.name for parent in parents if parent.is_dir() for entry in parent.iterdir()} - known:
         log.warning("the volumes of pod %s belong to no pod of this node: they are removed", uid)
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nodeagent.paths import Paths
 from nodeagent.pods import requests
 from nodeagent.pods.state import RUNNING, PodState
@@ -13,7 +15,7 @@ from nodeagent.runtime.usage import sample, tree_use
 
 def measure(runtime: ContainerRuntime, paths: Paths, root: str, state: PodState, *, disk: bool) -> PodUse:
     """`root`: the node's cgroup. `disk`: also what it keeps there, which takes longest."""
-    containers, size, files = [], 0, 0
+    containers, size, files, volumes = [], 0, 0, {}
     logs = pod_directory(paths.state, state.pod.metadata.namespace, state.pod.metadata.name, state.uid)
     for container in state.containers:
         found = None
@@ -24,8 +26,9 @@ def measure(runtime: ContainerRuntime, paths: Paths, root: str, state: PodState,
         size, files = size + own, files + many
         containers.append(ContainerUse(container.name, found.memory if found else 0, own))
     if disk:
-        own, many = tree_use(paths.state / "volumes" / state.uid)
-        size, files = size + own, files + many
+        volumes = {path.name: tree_use(path) for path in _entries(paths.state / "volumes" / state.uid)}
+        size += sum(own for own, _ in volumes.values())
+        files += sum(many for _, many in volumes.values())
     whole = sample(runtime.cgroups, requests.pod_cgroup(root, state))
     return PodUse(
         pod=state.pod,
@@ -34,4 +37,9 @@ def measure(runtime: ContainerRuntime, paths: Paths, root: str, state: PodState,
         disk=size,
         inodes=files,
         containers=tuple(containers),
+        volumes={name: own for name, (own, _) in volumes.items()},
     )
+
+
+def _entries(directory: Path) -> list[Path]:
+    return list(directory.iterdir()) if directory.is_dir() else []

@@ -8,7 +8,7 @@ nothing of it is not evicted, since that would make no room.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nodeagent.pods.resources import amount, container_request, pod_request, sum_of_limits
 from nodeagent.pressure.thresholds import DISK, INODES, MEMORY, PIDS, RESOURCES, Signal, Threshold
@@ -32,7 +32,7 @@ class ContainerUse:
 
 @dataclass(frozen=True, slots=True)
 class PodUse:
-    """What one pod uses now. disk and inodes count its containers and its emptyDirs."""
+    """What one pod uses now. disk and inodes count its containers and volumes; volumes: bytes on the disk by name."""
 
     pod: Pod
     memory: int = 0
@@ -40,6 +40,7 @@ class PodUse:
     inodes: int = 0
     pids: int = 0
     containers: tuple[ContainerUse, ...] = ()
+    volumes: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, signal: str) -> int:
         """How much it uses of what a signal measures."""
@@ -90,11 +91,21 @@ def _larger(use: PodUse, name: str) -> Iterator[str]:
 
 def has_disk_limit(spec: PodSpec) -> bool:
     """Whether the pod has to be measured to see that it keeps its limits of local storage."""
-    return any(_disk_limit(container) is not None for container in spec.containers)
+    return any(_disk_limit(container) is not None for container in spec.containers) or bool(empty_dir_limits(spec))
+
+
+def empty_dir_limits(spec: PodSpec) -> dict[str, str]:
+    """The sizeLimit of each emptyDir on the disk that has one. In memory the filesystem itself holds it."""
+    dirs = {volume.name: volume.emptyDir for volume in spec.volumes if volume.HasField("emptyDir")}
+    limits = {name: one.sizeLimit for name, one in dirs.items() if not one.medium and one.sizeLimit}
+    return {name: text for name, text in limits.items() if quantity.value(text)}
 
 
 def beyond_disk_limits(use: PodUse) -> str | None:
     """Why a pod has to go for using more local storage than its own limits allow; None where it does not."""
+    for name, text in empty_dir_limits(use.pod.spec).items():
+        if use.volumes.get(name, 0) > quantity.value(text):
+            return f'Usage of EmptyDir volume "{name}" exceeds the limit "{text}". '
     limit = sum_of_limits(use.pod.spec, "ephemeral-storage")
     if limit and use.disk > limit:
         words = quantity.of_value(limit, binary=True)

@@ -12,12 +12,14 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nodeagent.runtime.command import SEARCH_PATH
 
 OUTPUT_LIMIT = 4 << 20
+_DYING = 0.2
 
 Watch = Callable[[Callable[[], str]], Awaitable[None]]
 """Looks on while a program runs; given what reads its stderr so far. What it raises ends the program."""
@@ -77,7 +79,11 @@ async def ended(pidfd: int, deadline: float) -> bool:
 def _kill_session(child: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+    try:
+        child.wait(_DYING)
+    except subprocess.TimeoutExpired:
+        # It waits in the kernel for something (a server of NFS): it dies when that lets go, and nobody waits for it.
+        threading.Thread(target=child.wait, name=f"reap-{child.pid}", daemon=True).start()
 
 
 async def run(

@@ -223,6 +223,10 @@ def _linux(request: ContainerRequest, facts: Facts, seccomp: Filter) -> dict[str
         made["devices"] = [_device(device) for device in facts.devices]
     elif not asked.unmasked_proc:
         made |= {"maskedPaths": list(MASKED_PATHS), "readonlyPaths": list(READONLY_PATHS)}
+    wanted = {mount.propagation for mount in request.mounts} & {"rshared", "rslave"}
+    if wanted:
+        # Else the runtimes cut the root off from the node before they mount anything.
+        made["rootfsPropagation"] = min(wanted, key=("rshared", "rslave").index)
     if seccomp.profile is not None and not asked.privileged:
         made["seccomp"] = dict(seccomp.profile)
     return made

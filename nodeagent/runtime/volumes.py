@@ -1,10 +1,10 @@
 """The volumes of pods: directories of the node that containers mount.
 
-Owns state/volumes/<uid>/<name> (emptyDir on disk, configMap) and run/volumes/<uid>/<name>, each a tmpfs of its own
-(secret, downwardAPI, projected, emptyDir in memory): no secret byte reaches a disk. prepare() and remove() may be done
-again at any time; what is there is kept, with the owner and mode that a container gave it. The fsGroup owns all of
-them, not host paths. Fails with VolumeFailure, whose message names volume, object and key as the kubelet does. Sources
-that are not supported are refused by name.
+Owns state/volumes/<uid>/<name> (emptyDir on disk, configMap), run/volumes/<uid>/<name>, each a tmpfs of its own
+(secret, downwardAPI, projected, emptyDir in memory): no secret byte reaches a disk; and what nfs.py mounts. prepare()
+and remove() may be done again at any time; what is there is kept, with the owner and mode that a container gave it.
+The fsGroup owns all of them, not host paths nor NFS. Fails with VolumeFailure, whose message names volume, object and
+key as the kubelet does; other sources are refused by name. What looks at a path that may hang does so apart.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from pathlib import Path
 
 from nodeagent import syscalls
 from nodeagent.runtime import atomicdir, payload
+from nodeagent.runtime.apart import IsGivenUp, apart
 from nodeagent.runtime.fields import PodFacts
 from nodeagent.runtime.hostpath import HostPaths
+from nodeagent.runtime.nfs import NfsMounts
 from nodeagent.runtime.payload import Objects
 from nodeagent.runtime.rootfs import remove_tree
 from nodeagent.runtime.subpaths import SubPaths, unmount
+from nodeagent.sandbox import namespaces
 from podplane import quantity
 from podplane.v1.pod_pb2 import Pod
 from podplane.v1.volume_pb2 import EmptyDirVolumeSource, Volume
@@ -48,12 +51,24 @@ class Volumes:
     ) -> None:  # fmt: skip
         self._disk, self._memory = state / "volumes", run / "volumes"
         self._subpaths = SubPaths(run)
+        self._nfs = NfsMounts(run)
         self._hosts = HostPaths(host_path_allow, (*DAEMON_DIRECTORIES, state, run, *refused))
         self._facts = facts or PodFacts("", "", "")
 
     async def prepare(self, pod: Pod, objects: Objects) -> Mapping[str, Path]:
         """Make every volume; returns where each is. objects: (kind, namespace, name). Raises VolumeFailure."""
-        return await asyncio.to_thread(self._each, pod, objects)
+        uid = pod.metadata.uid
+        made = dict(await apart(lambda given_up: self._each(pod, objects, given_up), f"volumes-{uid[:8]}"))
+        for volume in pod.spec.volumes:
+            if volume.HasField("nfs"):
+                made[volume.name] = await self._mount_nfs(uid, volume)
+        return made
+
+    async def _mount_nfs(self, uid: str, volume: Volume) -> Path:
+        try:
+            return await self._nfs.mount(uid, volume.name, volume.nfs)
+        except OSError as error:
+            raise VolumeFailure(f'MountVolume.SetUp failed for volume "{volume.name}" : {error}') from error
 
     async def update(self, pod: Pod, objects: Objects) -> None:
         """Bring changed objects into the files, each volume at once. One that fails keeps its files."""
@@ -64,6 +79,8 @@ class Volumes:
     async def remove(self, pod_uid: str) -> None:
         """Remove the pod's volumes, unmounting first; host paths stay. Idempotent. Raises VolumeFailure."""
         try:
+            await asyncio.to_thread(self._subpaths.remove, pod_uid)
+            await self._nfs.remove(pod_uid)
             await asyncio.to_thread(self._remove, pod_uid)
         except OSError as error:
             raise VolumeFailure(f"cannot remove the volumes of pod {pod_uid}: {error}") from error
@@ -74,15 +91,34 @@ class Volumes:
         What is pinned is the file or directory itself: a symlink swapped in later changes nothing.
         """
         try:
-            return await asyncio.to_thread(self._subpaths.pin, pod_uid, container, index, volume, sub_path)
+            return await apart(
+                lambda _given_up: self._subpaths.pin(pod_uid, container, index, volume, sub_path),
+                f"subpath-{pod_uid[:8]}",
+            )
         except (OSError, ValueError) as error:
             raise VolumeFailure(f'failed to prepare subPath for volumeMount "{sub_path}" of container '
                                 f'"{container}": {error}', "CreateContainerConfigError") from error  # fmt: skip
 
+    async def check_propagation(self, volume: Path, wanted: str) -> None:
+        """Mounts must be able to propagate from or to a volume where a container wants it; Raises VolumeFailure."""
+        if wanted not in ("HostToContainer", "Bidirectional"):
+            return
+        mount = await apart(lambda _given_up: namespaces.mount_of(volume), "propagation")
+        if not (mount.shared or (mount.slave and wanted == "HostToContainer")):
+            needed = "shared mount" if wanted == "Bidirectional" else "shared or slave mount"
+            words = f'path "{volume}" is mounted on "{mount.point}" but it is not a {needed}'
+            raise VolumeFailure(words, "CreateContainerError")
+
     # ── each volume ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _each(self, pod: Pod, objects: Objects) -> Mapping[str, Path]:
-        return {volume.name: self._named(pod, volume, objects) for volume in pod.spec.volumes}
+    def _each(self, pod: Pod, objects: Objects, is_given_up: IsGivenUp) -> Mapping[str, Path]:
+        made = {}
+        for volume in pod.spec.volumes:
+            if is_given_up():
+                break
+            if not volume.HasField("nfs"):
+                made[volume.name] = self._named(pod, volume, objects)
+        return made
 
     def _named(self, pod: Pod, volume: Volume, objects: Objects) -> Path:
         try:
@@ -114,8 +150,6 @@ class Volumes:
             return _tmpfs(self._memory / uid / name, size, 0o777, group)
         if asked.medium:
             raise ValueError(f"emptyDir medium {asked.medium} is not supported")
-        if quantity.value(asked.sizeLimit or "0") > 0:
-            raise ValueError("emptyDir sizeLimit is supported with medium Memory only")
         return _directory(self._disk / uid / name, 0o777, group)
 
     def _update(self, pod: Pod, objects: Objects) -> Sequence[VolumeFailure]:
@@ -131,7 +165,6 @@ class Volumes:
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _remove(self, uid: str) -> None:
-        self._subpaths.remove(uid)
         for path in (self._memory / uid).glob("*"):
             unmount(path)
         remove_tree(self._memory / uid)

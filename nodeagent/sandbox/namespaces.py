@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from nodeagent import syscalls
 
@@ -27,9 +28,9 @@ def ensure_private(directory: Path) -> None:
     On a systemd machine `/` is shared: a pin would be copied into every service's namespace and outlive its removal.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    point, shared = _mount_of(directory)
-    if shared:
-        if point != str(directory.resolve()):
+    mount = mount_of(directory)
+    if mount.shared:
+        if mount.point != str(directory.resolve()):
             syscalls.mount(directory, directory, None, syscalls.MS_BIND)
         syscalls.mount(None, directory, None, syscalls.MS_PRIVATE)
 
@@ -38,22 +39,31 @@ def release_private(directory: Path) -> None:
     """Take off what ensure_private has mounted on directory: a bind of itself, no filesystem that others put there."""
     if not directory.exists() or is_mounted(directory):
         return
-    point, shared = _mount_of(directory)
-    if point == str(directory.resolve()) and not shared:
+    mount = mount_of(directory)
+    if mount.point == str(directory.resolve()) and not mount.shared:
         unmount(directory)
 
 
-def _mount_of(directory: Path) -> tuple[str, bool]:
-    """Where the mount that holds directory is, and whether it propagates (proc_pid_mountinfo(5)): the last, longest."""
-    found, shared = "", False
-    real = str(directory.resolve())
+class MountPoint(NamedTuple):
+    """Where a mount is, and whether mounts below it propagate: to others, from others (mount_namespaces(7))."""
+
+    point: str
+    shared: bool
+    slave: bool
+
+
+def mount_of(path: Path) -> MountPoint:
+    """The mount that holds a path (proc_pid_mountinfo(5)): the last, longest."""
+    found = MountPoint("", shared=False, slave=False)
+    real = str(path.resolve())
     for line in Path("/proc/thread-self/mountinfo").read_text().splitlines():
         fields = line.split(" ")
         point = fields[4].encode().decode("unicode_escape")
         below = real == point or real.startswith(point.rstrip("/") + "/")
-        if below and len(point) >= len(found):
-            found, shared = point, any(field.startswith("shared:") for field in fields[6 : fields.index("-")])
-    return found, shared
+        if below and len(point) >= len(found.point):
+            tags = {field.partition(":")[0] for field in fields[6 : fields.index("-")]}
+            found = MountPoint(point, "shared" in tags, "master" in tags)
+    return found
 
 
 def is_mounted(path: Path) -> bool:

@@ -76,7 +76,7 @@ UNSUPPORTED: Mapping[str, Refused] = {
     "SecurityContext.appArmorProfile": ANY,
     "SecurityContext.windowsOptions": ANY,
     "SecurityContext.procMount": _only("Default"),
-    # Volumes: emptyDir, hostPath, configMap, secret, downwardAPI and projected are supported
+    # Volumes: emptyDir, hostPath, nfs, configMap, secret, downwardAPI and projected are supported
     "Volume.awsElasticBlockStore": ANY,
     "Volume.azureDisk": ANY,
     "Volume.azureFile": ANY,
@@ -92,7 +92,6 @@ UNSUPPORTED: Mapping[str, Refused] = {
     "Volume.glusterfs": ANY,
     "Volume.image": ANY,
     "Volume.iscsi": ANY,
-    "Volume.nfs": ANY,
     "Volume.persistentVolumeClaim": ANY,
     "Volume.photonPersistentDisk": ANY,
     "Volume.portworxVolume": ANY,

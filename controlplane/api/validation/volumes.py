@@ -62,11 +62,21 @@ def _empty_dir(source: volume_pb2.EmptyDirVolumeSource, path: str, found: Proble
         try:
             if quantity.parse(source.sizeLimit) < 0:
                 found.invalid(f"{path}.sizeLimit", source.sizeLimit, "must be greater than or equal to 0")
-            elif quantity.parse(source.sizeLimit) > 0 and source.medium != "Memory":
-                # Nothing would hold the volume to it: there is no eviction by usage yet.
-                found.forbidden(f"{path}.sizeLimit", "not supported by this version unless medium is Memory")
         except ValueError as error:
             found.invalid(f"{path}.sizeLimit", source.sizeLimit, str(error))
+
+
+def _nfs(source: volume_pb2.NFSVolumeSource, path: str, found: Problems) -> None:
+    if not source.server:
+        found.required(f"{path}.server")
+    elif source.server.startswith("-") or any(letter.isspace() or letter in "/\0" for letter in source.server):
+        found.invalid(f"{path}.server", source.server, "must be a host name or an IP address")
+    if not source.path:
+        found.required(f"{path}.path")
+    elif not source.path.startswith("/"):
+        found.invalid(f"{path}.path", source.path, "must be an absolute path")
+    elif "\0" in source.path:
+        found.invalid(f"{path}.path", source.path, "must not contain NUL")
 
 
 def _secret(source: volume_pb2.SecretVolumeSource, path: str, found: Problems) -> None:
@@ -130,6 +140,7 @@ def _no_conflict(projection: volume_pb2.VolumeProjection, path: str, taken: set[
 _CHECKS: dict[str, Any] = {
     "hostPath": _host_path,
     "emptyDir": _empty_dir,
+    "nfs": _nfs,
     "secret": _secret,
     "configMap": _config_map,
     "downwardAPI": _downward,
@@ -191,6 +202,9 @@ def mounts(container: container_pb2.Container, path: str, known: Collection[str]
             ("None", "HostToContainer", "Bidirectional"),
             required=False,
         )
+        if mount.mountPropagation == "Bidirectional" and not container.securityContext.privileged:
+            words = "Bidirectional mount propagation is available only to privileged containers"
+            found.forbidden(f"{at}.mountPropagation", words)
 
 
 def _mount_path(value: str, path: str, seen: set[str], found: Problems) -> None:

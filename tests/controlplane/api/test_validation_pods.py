@@ -208,6 +208,14 @@ PODS: list[tuple[Change, str]] = [
 ]
 
 
+PODS += [
+    (one_volume(nfs={"path": "/x"}), "spec.volumes[0].nfs.server: Required value"),
+    (one_volume(nfs={"server": "-o rw", "path": "/x"}), 'spec.volumes[0].nfs.server: Invalid value: "-o rw"'),
+    (one_volume(nfs={"server": "a"}), "spec.volumes[0].nfs.path: Required value"),
+    (one_volume(nfs={"server": "a", "path": "x"}), 'nfs.path: Invalid value: "x": must be an absolute path'),
+]
+
+
 @pytest.mark.parametrize(("change", "expected"), PODS, ids=[expected[:60] for _, expected in PODS])
 def test_bad_pods(change: Change, expected: str) -> None:
     found = wrong("Pod", change)
@@ -224,6 +232,8 @@ VOLUMES: list[Change] = [
         {"downwardAPI": {"items": [{"path": "n", "fieldRef": {"fieldPath": "metadata.name"}}]}}]}),
     one_volume(emptyDir={"medium": "Memory", "sizeLimit": "1Gi"}),
     one_volume(emptyDir={"sizeLimit": 0}),
+    one_volume(nfs={"server": "2001:db8::1", "path": "/export", "readOnly": True}),
+    one_volume(emptyDir={"sizeLimit": "1Gi"}),
     container(volumeMounts=[{"name": "v", "mountPath": "/v", "subPath": "..data/a"}]),
     container(volumeMounts=[{"name": "v", "mountPath": "/v", "subPathExpr": "$(NAME)/a"}]),
     merge(spec={"securityContext": {"fsGroup": 0}}),

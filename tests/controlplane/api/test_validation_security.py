@@ -41,6 +41,10 @@ BAD: list[tuple[Change, str]] = [
         container(securityContext={"runAsUser": 1 << 31}),
         "spec.containers[0].securityContext.runAsUser: Invalid value: 2147483648: must be between 0 and 2147483647",
     ),
+    (
+        container(volumeMounts=[{"name": "v", "mountPath": "/v", "mountPropagation": "Bidirectional"}]),
+        "spec.containers[0].volumeMounts[0].mountPropagation: Forbidden: Bidirectional mount propagation is available",
+    ),
     (container(securityContext={"procMount": "Some"}), "securityContext.procMount: Unsupported value"),
     (
         container(securityContext={"appArmorProfile": {"type": "RuntimeDefault"}}),

@@ -54,15 +54,10 @@ NOT_YET: list[tuple[str, Change, str]] = [
     ),
     (
         "Pod",
-        one_volume(emptyDir={"sizeLimit": "1Gi"}),
-        "spec.volumes[0].emptyDir.sizeLimit: Forbidden: not supported by this version unless medium is Memory",
-    ),
-    (
-        "Pod",
         merge(spec={"topologySpreadConstraints": [{}]}),
         "spec.topologySpreadConstraints: Forbidden: not supported",
     ),
-    ("Pod", one_volume(nfs={"server": "a", "path": "/"}), "spec.volumes[0].nfs: Forbidden: not supported"),
+    ("Pod", one_volume(iscsi={"targetPortal": "a"}), "spec.volumes[0].iscsi: Forbidden: not supported"),
     (
         "Deployment",
         template(ephemeralContainers=[{"name": "e"}]),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from nodeagent.pressure.ranking import ContainerUse, PodUse, beyond_disk_limits, message, ranked
+from nodeagent.pressure.ranking import ContainerUse, PodUse, beyond_disk_limits, has_disk_limit, message, ranked
 from nodeagent.pressure.refusal import refuse
 from nodeagent.pressure.thresholds import DISK, INODES, MEMORY, PIDS, Signal, read_thresholds
 from podplane.v1.pod_pb2 import Pod
+from podplane.v1.volume_pb2 import EmptyDirVolumeSource
 
 MI = 1 << 20
 
@@ -87,6 +88,17 @@ def test_a_pod_keeps_its_own_limits_of_local_storage() -> None:
     two.spec.containers.add(name="other").resources.limits["ephemeral-storage"] = "20Mi"
     one = PodUse(two, disk=12 * MI, containers=(ContainerUse("main", disk=12 * MI), ContainerUse("other")))
     assert beyond_disk_limits(one) == 'Container main exceeded its local ephemeral storage limit "10Mi". '
+
+
+def test_an_empty_dir_on_the_disk_keeps_its_size_limit() -> None:
+    made = pod("web")
+    made.spec.volumes.add(name="small").emptyDir.sizeLimit = "1Mi"
+    made.spec.volumes.add(name="fast").emptyDir.MergeFrom(EmptyDirVolumeSource(medium="Memory", sizeLimit="1Mi"))
+    made.spec.volumes.add(name="any").emptyDir.SetInParent()
+    assert has_disk_limit(made.spec)
+    assert beyond_disk_limits(PodUse(made, volumes={"small": MI, "any": 9 * MI, "fast": 9 * MI})) is None
+    words = 'Usage of EmptyDir volume "small" exceeds the limit "1Mi". '
+    assert beyond_disk_limits(PodUse(made, volumes={"small": MI + 1})) == words
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,15 @@ def test_mounts_are_parents_first_and_say_read_only() -> None:
 
 
 @pytest.mark.parametrize(
+    ("propagations", "root"),
+    [(("rprivate",), None), (("rprivate", "rslave"), "rslave"), (("rslave", "rshared"), "rshared")],
+)
+def test_the_root_lets_through_what_a_mount_is_to_propagate(propagations: tuple[str, ...], root: str | None) -> None:
+    asked = tuple(Mount(Path("/h"), f"/m{each}", propagation=each) for each in propagations)
+    assert made(mounts=asked)["linux"].get("rootfsPropagation") == root
+
+
+@pytest.mark.parametrize(
     ("add", "drop", "has", "lacks"),
     [
         ([], [], ["CAP_CHOWN"], ["CAP_NET_RAW", "CAP_SYS_ADMIN"]),

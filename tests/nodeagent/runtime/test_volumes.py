@@ -104,10 +104,8 @@ async def test_secrets_are_in_memory_only(base: Path, volumes: Volumes) -> None:
         (CONFIG, 'MountVolume.SetUp failed for volume "settings" : configmap "settings" not found'),
         ({"name": "s", "secret": {"secretName": "key"}},
          'MountVolume.SetUp failed for volume "s" : secret "key" not found'),
-        ({"name": "n", "nfs": {"server": "x", "path": "/"}},
-         'MountVolume.SetUp failed for volume "n" : volume source nfs is not supported'),
-        ({"name": "d", "emptyDir": {"sizeLimit": "1Gi"}},
-         'MountVolume.SetUp failed for volume "d" : emptyDir sizeLimit is supported with medium Memory only'),
+        ({"name": "n", "iscsi": {"targetPortal": "x"}},
+         'MountVolume.SetUp failed for volume "n" : volume source iscsi is not supported'),
     ],
 )  # fmt: skip
 async def test_what_is_missing_is_named(volumes: Volumes, volume: dict[str, object], message: str) -> None:
