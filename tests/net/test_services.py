@@ -86,8 +86,8 @@ def test_endpoints_of_other_nodes_answer_as_well(moded: World) -> None:
             (node.world.client, NODE, 30080),
         ):
             assert await node.answers(pin, address, port, times=24) == {"b", "r"}
-        # A pod of the other node keeps its address at a cluster address, on whichever node it is translated.
-        assert (await node.ask(node.world.client, WEB, 80, source=R))[0] in ("b", "r")
+        # A pod of the other node keeps its address at a cluster address, on whichever node it is translated. Not with
+        # itself as an endpoint: where it would reach itself is for its own node to see to.
         await node.program([wanted()], [placed(B)])
         assert await node.ask(node.world.client, WEB, 80, source=R) == ("b", R)
 
