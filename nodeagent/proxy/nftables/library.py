@@ -1,8 +1,8 @@
 """Giving a script to nftables: by libnftables in this process, or by the program `nft` where the library is missing.
 
 Owns the deadline and the words of a failure. Never looks into a script. Fails with RulesRefused (nothing of it was
-done) or RulesUnavailable. Blocks: for use in a thread; the library lets go of Python's lock meanwhile. One change
-takes 3 ms by the library and 24 ms by the program.
+done) or RulesUnavailable. Blocks: for use in a thread; the library lets go of Python's lock meanwhile. One element
+takes 0.3 ms by the library and 4 ms by the program.
 """
 
 from __future__ import annotations
