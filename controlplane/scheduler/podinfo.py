@@ -6,7 +6,7 @@ that the thousandth replica costs what has changed since the last one and not an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -116,13 +116,24 @@ def pod_requests(spec: pod_pb2.PodSpec) -> Resources:
 
     A sidecar (an init container that restarts always) runs along with everything after it (KEP-753).
     """
+    total = _together(spec, _requests)
+    other = {name: value for name, value in total.items() if name not in ("cpu", "memory", "ephemeral-storage")}
+    return Resources(
+        cpu=total.get("cpu", 0),
+        memory=total.get("memory", 0),
+        ephemeral=total.get("ephemeral-storage", 0),
+        other=tuple(sorted((name, value) for name, value in other.items() if value)),
+    )
+
+
+def _together(spec: pod_pb2.PodSpec, of: Callable[[container_pb2.Container], Mapping[str, int]]) -> dict[str, int]:
     total: dict[str, int] = {}
     for container in spec.containers:
-        _add(total, _requests(container))
+        _add(total, of(container))
     sidecars: dict[str, int] = {}
     peak: dict[str, int] = {}
     for container in spec.initContainers:
-        wanted = _requests(container)
+        wanted = of(container)
         if container.restartPolicy == "Always":
             _add(total, wanted)
             _add(sidecars, wanted)
@@ -131,13 +142,7 @@ def pod_requests(spec: pod_pb2.PodSpec) -> Resources:
             _raise_to(peak, {name: wanted.get(name, 0) + sidecars.get(name, 0) for name in {*wanted, *sidecars}})
     _raise_to(total, peak)
     _add(total, {name: _amount(name, value) for name, value in spec.overhead.items()})
-    other = {name: value for name, value in total.items() if name not in ("cpu", "memory", "ephemeral-storage")}
-    return Resources(
-        cpu=total.get("cpu", 0),
-        memory=total.get("memory", 0),
-        ephemeral=total.get("ephemeral-storage", 0),
-        other=tuple(sorted((name, value) for name, value in other.items() if value)),
-    )
+    return total
 
 
 def _requests(container: container_pb2.Container) -> dict[str, int]:
@@ -160,12 +165,11 @@ def _raise_to(total: dict[str, int], floor: Mapping[str, int]) -> None:
 
 
 def _scored(spec: pod_pb2.PodSpec) -> tuple[int, int]:
-    cpu = memory = 0
-    for container in spec.containers:
-        requests = container.resources.requests
-        cpu += _amount("cpu", requests["cpu"]) if "cpu" in requests else SCORED_CPU
-        memory += _amount("memory", requests["memory"]) if "memory" in requests else SCORED_MEMORY
-    return cpu, memory
+    def of(container: container_pb2.Container) -> Mapping[str, int]:
+        return {"cpu": SCORED_CPU, "memory": SCORED_MEMORY} | _requests(container)
+
+    total = _together(spec, of)
+    return total.get("cpu", 0), total.get("memory", 0)
 
 
 def _host_ports(spec: pod_pb2.PodSpec) -> tuple[HostPort, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nodeagent.pods import backoff, hooks
+from nodeagent.pods.conditions import is_started
 from nodeagent.pods.containers import restart_wanted, tell
 from nodeagent.pods.effects import (
     CreateContainer,
@@ -62,10 +63,14 @@ def advance(state: PodState, now: float) -> list[Effect]:
 
 
 def _current(state: PodState) -> list[ContainerState]:
+    """The first init container that is not done, or the apps; and the sidecars before it, which run along."""
+    current: list[ContainerState] = []
     for container in state.init:
         if not container.done:
-            return [container]
-    return state.apps
+            return [*current, container]
+        if container.sidecar:
+            current.append(container)
+    return [*current, *state.apps]
 
 
 def _sandbox(state: PodState, now: float) -> list[Effect]:
@@ -182,7 +187,7 @@ def remove_remains(container: ContainerState, now: float) -> list[Effect]:
 def check_deadline(state: PodState, now: float) -> None:
     """activeDeadlineSeconds: past it the pod is stopped and fails."""
     due = _deadline(state)
-    if due is None or now < due or state.final or state.stopping in ("deleted", "failed"):
+    if due is None or now < due or state.final or state.stopping in ("deleted", "failed", "completed"):
         return
     state.stopping, state.kill_at = "failed", now + state.grace
     state.reason, state.message = "DeadlineExceeded", DEADLINE_MESSAGE
@@ -195,18 +200,36 @@ def _deadline(state: PodState) -> float | None:
     return state.started_at + state.skew + spec.activeDeadlineSeconds
 
 
-def settle(state: PodState) -> None:
-    """Make the phase final where all containers are done, or an init container failed for good."""
+def settle(state: PodState, now: float) -> None:
+    """Make the phase final where all containers are done, or an init container failed for good.
+
+    Sidecars do not keep a pod from completing: they are stopped first.
+    """
+    for container in state.sidecars:
+        container.done = container.done or is_started(container)
     if state.final or state.stopping in ("deleted", "failed"):
         return
-    for container in state.init:
-        if container.stage == EXITED and not container.done and not restart_wanted(state, container):
-            state.final = "Failed"
-            return
+    final = outcome(state)
+    if final and any(container.live for container in state.sidecars):
+        if state.stopping != "completed":
+            state.stopping, state.kill_at = "completed", now + state.grace
+    else:
+        state.final = final
+
+
+def outcome(state: PodState) -> str:
+    """The final phase of a pod that has come to its end; empty while it has not."""
+    if any(_has_failed(state, container) for container in state.init):
+        return "Failed"
     if not state.initialized or not all(c.stage == EXITED and not restart_wanted(state, c) for c in state.apps):
-        return
+        return ""
     succeeded = all(c.ended is not None and c.ended.code == 0 for c in state.apps)
-    state.final = "Succeeded" if succeeded else "Failed"
+    return "Succeeded" if succeeded else "Failed"
+
+
+def _has_failed(state: PodState, container: ContainerState) -> bool:
+    """Whether an init container has failed for good."""
+    return container.stage == EXITED and not container.done and not restart_wanted(state, container)
 
 
 def sandbox_lost(state: PodState, now: float) -> list[Effect]:

@@ -23,14 +23,14 @@ def conditions(state: PodState) -> Iterator[tuple[str, str, str, str]]:
     up = state.sandbox.stage == READY and not state.final
     yield "PodReadyToStartContainers", _word(up), "", ""
     yield ("Initialized", *_initialized(state))
-    not_ready = [container.name for container in state.apps if not is_ready(container)]
+    not_ready = [container.name for container in (*state.sidecars, *state.apps) if not is_ready(container)]
     yield ("Ready", *_ready(state, not_ready))
     yield ("ContainersReady", *_ready(state, not_ready))
 
 
 def is_ready(container: ContainerState) -> bool:
-    """Running and started, and its readiness probe passed last; for an init container, having succeeded."""
-    if container.init:
+    """Running and started, and its readiness probe passed last; for a plain init container, having succeeded."""
+    if container.init and not container.sidecar:
         return container.done
     return is_started(container) and (container.ready or not container.waits_for_readiness)
 
@@ -40,6 +40,10 @@ def is_started(container: ContainerState) -> bool:
     return container.stage == RUNNING and (container.startup_passed or not container.waits_for_startup)
 
 
+def _is_past(container: ContainerState) -> bool:
+    return is_started(container) if container.sidecar else container.done
+
+
 def _word(value: bool) -> str:
     return "True" if value else "False"
 
@@ -47,8 +51,8 @@ def _word(value: bool) -> str:
 def _initialized(state: PodState) -> tuple[str, str, str]:
     if state.final == "Succeeded":
         return "True", "PodCompleted", ""
-    missing = [container.name for container in state.init if not container.done]
-    if not missing:
+    missing = [container.name for container in state.init if not _is_past(container)]
+    if not missing or state.initialized:  # a sidecar that restarts later on takes nothing back
         return "True", "", ""
     return "False", NOT_INITIALIZED, f"containers with incomplete status: [{' '.join(missing)}]"
 

@@ -50,10 +50,12 @@ class Unexpected(Exception):
 
 
 def restart_wanted(state: PodState, container: ContainerState) -> bool:
-    """Whether the policy starts an ended container again. Init containers that succeed are done."""
-    if container.ended is None or container.done or state.final:
+    """Whether the policy starts an ended container again. Init containers that succeed are done; sidecars never are."""
+    if container.ended is None or state.final or (container.done and not container.sidecar):
         return False
     if container.respec:
+        return True
+    if container.sidecar:
         return True
     # What a probe ended is started again even where it ended with 0.
     failed = container.ended.code != 0 or bool(container.doom)
@@ -187,7 +189,8 @@ def exited(state: PodState, event: ContainerExited) -> list[Effect]:
     )
     failed_hook = container.message if container.reason == "PostStartHookError" and container.doom else ""
     effects = _end(container, ended, event.at)
-    container.done = container.init and code == 0 and known and not container.respec
+    if not container.sidecar:
+        container.done = container.init and code == 0 and known and not container.respec
     if failed_hook and restart_wanted(state, container):
         container.reason, container.message = "PostStartHookError", failed_hook
     return effects

@@ -64,7 +64,7 @@ def _advance(state: PodState, now: float) -> list[Effect]:
     if state.gone or not (state.admitted or state.final or state.deleted):
         return []
     building.check_deadline(state, now)
-    building.settle(state)
+    building.settle(state, now)
     effects: list[Effect] = []
     if winding.is_winding(state):
         effects += winding.advance(state, now)
@@ -113,7 +113,7 @@ def _deletion(state: PodState, event: events.DeletionRequested) -> list[Effect]:
     kill_at = event.at + max(event.grace, 0.0)
     if not (state.deleted or state.withdrawn):
         state.held_until = event.at + min(event.hold, max(event.grace, 0.0) / 2)
-    stopping = state.stopping in ("deleted", "failed")
+    stopping = state.stopping in ("deleted", "failed", "completed")
     state.kill_at = min(state.kill_at, kill_at) if stopping else kill_at
     state.stopping = state.stopping if state.stopping == "failed" else "deleted"
     state.deleted = True
@@ -126,7 +126,7 @@ def _withdrawn(state: PodState, _event: events.PodWithdrawn) -> list[Effect]:
 
 
 def _evicted(state: PodState, event: events.PodEvicted) -> list[Effect]:
-    if state.final or state.stopping in ("deleted", "failed"):
+    if state.final or state.stopping in ("deleted", "failed", "completed"):
         return []
     state.stopping, state.kill_at = "failed", event.at + event.grace
     state.reason, state.message = "Evicted", event.message

@@ -25,8 +25,9 @@ def wanted(state: PodState) -> dict[Key, Probe]:
     """Every probe that is to be made now. A pod that is ending is asked only whether it is ready, as the kubelet."""
     found: dict[Key, Probe] = {}
     ending = bool(state.stopping or state.final or state.deleted)
-    for spec, container in zip(state.pod.spec.containers, state.apps, strict=False):
-        if container.stage != RUNNING:
+    specs = (*state.pod.spec.initContainers, *state.pod.spec.containers)
+    for spec, container in zip(specs, state.containers, strict=False):
+        if container.stage != RUNNING or (container.init and not container.sidecar):
             continue
         for kind, probe in _of(spec, container):
             if kind == READINESS or not (ending or container.ending):
@@ -80,12 +81,13 @@ def first_in(probe: Probe, started_at: float, now: float) -> float:
 def doom(state: PodState, name: str, kind: str) -> str:
     """The words of the event Killing."""
     words = f"Container {name} failed {kind} probe"
-    return words if state.restart_policy == "Never" else f"{words}, will be restarted"
+    stays = state.restart_policy == "Never" and not state.container(name).sidecar
+    return words if stays else f"{words}, will be restarted"
 
 
 def grace(state: PodState, name: str, kind: str) -> float:
     """Seconds that a container has to end after this probe failed; the probe's own word goes before the pod's."""
-    for spec in state.pod.spec.containers:
+    for spec in (*state.pod.spec.initContainers, *state.pod.spec.containers):
         if spec.name == name:
             probe = spec.startupProbe if kind == STARTUP else spec.livenessProbe
             if probe.HasField("terminationGracePeriodSeconds"):

@@ -69,10 +69,11 @@ def rebuilt(pod: Pod, reality: Reality) -> PodState:
     for sandbox in reality.sandboxes.get(uid, ()):
         state.sandbox.stage, state.sandbox.attempt = READY, sandbox.attempt
         state.address = sandbox.address or ""
-    # Init containers are removed when they have ended: an app that is there says that they have succeeded.
-    if any(container.stage == RUNNING for container in state.apps):
-        for container in state.init:
-            container.done, container.stage = True, EXITED
+    # Init containers are removed when they have ended: what is there says that those before it have succeeded.
+    there = [index for index, container in enumerate(state.containers) if container.stage == RUNNING]
+    for container in state.init[: max(there, default=0)]:
+        container.done = True
+        container.stage = container.stage if container.sidecar else EXITED
     state.volumes.attempt = 1
     return state
 

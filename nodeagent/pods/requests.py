@@ -112,11 +112,17 @@ def pod_resources(pod: Pod) -> Resources:
 
 
 def oom_score_adj(pod: Pod, container: Container, capacity: int) -> int:
-    """As the kubelet: Burstable between, by the share of the node's memory (bytes) that is requested."""
+    """As the kubelet: Burstable between, by the share of the node's memory (bytes) that is requested.
+
+    A sidecar goes no sooner than the least of the apps that it serves.
+    """
     qos = qos_class(pod.spec)
     if qos in _SCORES:
         return _SCORES[qos]
     request = amount("memory", container_request(container, "memory"))
+    if container.restartPolicy == "Always":
+        apps = (amount("memory", container_request(app, "memory")) for app in pod.spec.containers)
+        request = max(request, min(apps, default=0))
     return max(3, min(999, 1000 - 1000 * request // max(capacity, 1)))
 
 

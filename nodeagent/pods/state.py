@@ -74,8 +74,10 @@ class ContainerState:
     last: Ended | None = None
     seen_at: float = 0.0
     """When the newest failure was first shown; its back-off is shown SHOW seconds later."""
+    sidecar: bool = False
+    """An init container that is always restarted: it runs along with what comes after it."""
     done: bool = False
-    """An init container that has exited 0 in this sandbox."""
+    """An init container that has exited 0 in this sandbox, a sidecar that has started in it."""
     respec: bool = False
     """The spec of the running instance changed: it is stopped to be started anew, whatever the policy."""
     doom: str = ""
@@ -149,7 +151,7 @@ class PodState:
     volumes: Part = field(default_factory=Part)
     address: str = ""
     stopping: str = ""
-    """Why everything is being stopped: deleted, failed (reason says why) or sandbox (to start anew)."""
+    """Why everything is stopped: deleted, failed (reason says why), completed (sidecars) or sandbox (to start anew)."""
     kill_at: float = 0.0
     final: str = ""
     """Succeeded or Failed, once the phase is terminal; it never changes again."""
@@ -186,6 +188,10 @@ class PodState:
         return all(container.done for container in self.init)
 
     @property
+    def sidecars(self) -> Iterator[ContainerState]:
+        return (container for container in self.init if container.sidecar)
+
+    @property
     def restart_policy(self) -> str:
         return self.pod.spec.restartPolicy or "Always"
 
@@ -215,6 +221,7 @@ def _container(spec: Container, *, init: bool) -> ContainerState:
         spec.name,
         spec.image,
         init=init,
+        sidecar=init and spec.restartPolicy == "Always",
         waits_for_startup=spec.HasField("startupProbe"),
         waits_for_readiness=spec.HasField("readinessProbe"),
         post_start=spec.lifecycle.HasField("postStart"),

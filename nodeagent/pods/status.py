@@ -112,7 +112,7 @@ def _next_try(container: ContainerState) -> str:
 
 
 def _stays(state: PodState, container: ContainerState) -> bool:
-    return container.stage == EXITED and bool(state.final or state.stopping in ("deleted", "failed"))
+    return container.stage == EXITED and bool(state.final or state.stopping in ("deleted", "failed", "completed"))
 
 
 def _default_reason(state: PodState) -> str:

@@ -1,9 +1,9 @@
 """How one running instance is stopped. Pure; a part of machine.py.
 
-    told (Killing) ─► preStop, to its end ─► out of the nodes' service rules ─► SIGTERM ─► SIGKILL
-                      └──────────── all within one grace, which ends at kill_at ───────────┘
+    told (Killing) ─► preStop, to its end ─► its turn, out of the nodes' service rules ─► SIGTERM ─► SIGKILL
+                      └────────────── all within one grace, which ends at kill_at ───────────────┘
 
-Whatever SIGTERM waits for, it waits at most until the grace is over; after a preStop that took all of it, the process
+Whatever SIGTERM waits for, it waits at most until the grace is over; after a preStop or a turn that took all of it, it
 still has a moment. The service rules have until `held_until`, and preStop runs meanwhile.
 """
 
@@ -22,12 +22,17 @@ LEAST = 2.0
 """Seconds between SIGTERM and SIGKILL where the grace went into what came before SIGTERM, as the kubelet's."""
 
 
-def stop_instance(container: ContainerState, now: float, kill_at: float, held_until: float = 0.0) -> list[Effect]:
-    """What is due of stopping an instance whose grace ends at `kill_at`; SIGTERM not before `held_until`."""
+def stop_instance(
+    container: ContainerState, now: float, kill_at: float, held_until: float = 0.0, *, in_turn: bool = True
+) -> list[Effect]:
+    """What is due of stopping an instance whose grace ends at `kill_at`; SIGTERM not before `held_until`.
+
+    Not `in_turn`: others are to end before it.
+    """
     effects = _begin(container, now)
     if not container.term_at:
         effects += _before(container, now, kill_at)
-        if now < kill_at and container.pre_stop and not container.pre_stopped:
+        if now < kill_at and (_runs_hook(container) or not in_turn):
             container.held = True
             return effects
         if now < min(held_until, kill_at):
@@ -66,6 +71,10 @@ def _before(container: ContainerState, now: float, kill_at: float) -> list[Effec
     container.hook = ""
     words = "PreStopHook failed: it was not over when the grace period was"
     return [CancelHook(container.name), tell(container, "Warning", "FailedPreStopHook", words)]
+
+
+def _runs_hook(container: ContainerState) -> bool:
+    return container.pre_stop and not container.pre_stopped
 
 
 def _term(container: ContainerState, now: float, kill_at: float) -> list[Effect]:

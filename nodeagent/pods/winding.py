@@ -2,14 +2,15 @@
 
 Every container is stopped (stopping.py) within the grace; then, with nothing alive and nothing in
 flight: containers removed, volumes, sandbox, address, and for a deleted pod the report that it is gone. The same path
-clears away a pod whose phase is final, and (up to the sandbox) one whose sandbox was lost. Safe where nothing was
-ever set up.
+clears away a pod whose phase is final, and (up to the sandbox) one whose sandbox was lost; of a pod that completes only
+the sidecars are left to be stopped. Safe where nothing was ever set up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nodeagent.pods.building import outcome
 from nodeagent.pods.containers import restart_wanted
 from nodeagent.pods.effects import (
     CancelPull,
@@ -60,13 +61,22 @@ def advance(state: PodState, now: float) -> list[Effect]:
 
 def _stop(state: PodState, container: ContainerState, now: float) -> list[Effect]:
     if container.stage in UP:
-        return stop_instance(container, now, _kill_at(state, container), state.held_until)
+        in_turn = _is_its_turn(state, container)
+        return stop_instance(container, now, _kill_at(state, container), state.held_until, in_turn=in_turn)
     if container.stage == PULLING:
         container.stage = WAITING
         return [CancelPull(container.name)]
     if container.stage in (PULLED, CREATED):  # a created one never ran: it is only removed
         container.stage = WAITING
     return []
+
+
+def _is_its_turn(state: PodState, container: ContainerState) -> bool:
+    """A sidecar outlives everything that was started after it: sidecars end last, and in reverse."""
+    if not container.sidecar:
+        return True
+    after = state.init[state.init.index(container) + 1 :]
+    return not any(other.live for other in (*after, *state.apps))
 
 
 def _kill_at(state: PodState, container: ContainerState) -> float:
@@ -81,6 +91,8 @@ def _conclude(state: PodState) -> None:
     ended = [container.ended for container in state.apps]
     if state.stopping == "failed":
         state.final = "Failed"
+    elif state.stopping == "completed":
+        state.final = outcome(state)
     elif any(end is not None for end in ended):
         state.final = "Succeeded" if all(end is not None and end.code == 0 for end in ended) else "Failed"
 

@@ -62,7 +62,6 @@ UNSUPPORTED: Mapping[str, Refused] = {
     "Affinity.podAntiAffinity": ANY,
     # Containers
     "LifecycleHandler.tcpSocket": ANY,
-    "Container.restartPolicy": ANY,
     "Container.volumeDevices": ANY,
     "Container.resizePolicy": ANY,
     "ResourceRequirements.claims": ANY,

@@ -7,11 +7,23 @@ import pytest
 from tests.controlplane.api.validating import Change, container, merge, wrong
 
 
+def init(**fields: object) -> Change:
+    return merge(spec={"initContainers": [{"name": "i", "image": "x", **fields}]})
+
+
 def hooks(**made: object) -> Change:
     return container(lifecycle=made)
 
 
 TAKEN: list[Change] = [
+    init(restartPolicy="Always"),
+    init(
+        restartPolicy="Always",
+        lifecycle={"preStop": {"exec": {"command": ["a"]}}},
+        startupProbe={"exec": {"command": ["a"]}},
+        livenessProbe={"tcpSocket": {"port": 80}},
+        readinessProbe={"httpGet": {"port": 80}, "successThreshold": 2},
+    ),
     hooks(postStart={"exec": {"command": ["a"]}}, preStop={"httpGet": {"port": 80}}),
     hooks(preStop={"sleep": {"seconds": 30}}),
     hooks(postStart={"httpGet": {"port": "web", "path": "/a", "httpHeaders": [{"name": "X-A", "value": "b"}]}}),
@@ -41,11 +53,19 @@ REFUSED: list[tuple[Change, str]] = [
         "spec.containers[0].lifecycle.postStart.httpGet.port: Invalid value: 70000",
     ),
     (
-        merge(
-            spec={
-                "initContainers": [{"name": "i", "image": "x", "lifecycle": {"preStop": {"exec": {"command": ["a"]}}}}]
-            }
-        ),
+        init(restartPolicy="OnFailure"),
+        'spec.initContainers[0].restartPolicy: Unsupported value: "OnFailure": supported values: "Always"',
+    ),
+    (
+        init(readinessProbe={"httpGet": {"port": 80}}),
+        "spec.initContainers[0].readinessProbe: Forbidden: may not be set for init containers without restartPolicy=",
+    ),
+    (
+        init(restartPolicy="Always", startupProbe={"exec": {"command": ["a"]}, "successThreshold": 2}),
+        "spec.initContainers[0].startupProbe.successThreshold: Invalid value: 2: must be 1",
+    ),
+    (
+        init(lifecycle={"preStop": {"exec": {"command": ["a"]}}}),
         "spec.initContainers[0].lifecycle: Forbidden: may not be set for init containers without restartPolicy=Always",
     ),
 ]

@@ -41,11 +41,6 @@ NOT_YET: list[tuple[str, Change, str]] = [
         container(lifecycle={"preStop": {"tcpSocket": {"port": 80}}}),
         "spec.containers[0].lifecycle.preStop.tcpSocket: Forbidden: not supported",
     ),
-    (
-        "Pod",
-        merge(spec={"initContainers": [{"name": "i", "image": "x", "restartPolicy": "Always"}]}),
-        'spec.initContainers[0].restartPolicy: Forbidden: "Always" is not supported',
-    ),
     ("Pod", merge(spec={"hostUsers": False}), "spec.hostUsers: Forbidden: false is not supported"),
     (
         "Pod",

@@ -20,10 +20,13 @@ class PodLife(RuleBasedStateMachine):
         apps=st.integers(1, 2),
         init=st.integers(0, 2),
         policy=st.sampled_from(["Always", "OnFailure", "Never"]),
+        sidecar=st.sampled_from([None, 0, 1]),
         hooks=st.lists(st.sampled_from(["postStart", "preStop"]), unique=True),
     )
-    def begin(self, apps: int, init: int, policy: str, hooks: list[str]) -> None:
+    def begin(self, apps: int, init: int, policy: str, sidecar: int | None, hooks: list[str]) -> None:
         pod = make_pod(apps=apps, init=init, policy=policy)
+        if sidecar is not None and sidecar < init:
+            pod.spec.initContainers[sidecar].restartPolicy = "Always"
         for name in hooks:
             getattr(pod.spec.containers[0].lifecycle, name).exec.command.append("true")
         self.world = World(pod)
