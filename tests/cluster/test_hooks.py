@@ -19,7 +19,8 @@ from tests.support.objects import pod
 from tests.support.waiting import eventually
 
 Make = Callable[[pod_pb2.Pod], pod_pb2.Pod]
-SERVER = "trap 'exit 7' TERM; while :; do sleep 0.05; done"
+# PID 1 of a namespace ignores SIGTERM until its trap is set: /v/heeding and the log say so.
+SERVER = "trap 'exit 7' TERM; touch /v/heeding; echo heeding; while :; do sleep 0.05; done"
 
 
 @pytest.fixture
@@ -83,13 +84,13 @@ def test_the_second_container_starts_only_after_the_first_ones_post_start(api: A
 
 def test_a_failing_post_start_is_told_and_the_container_tried_again(api: Api, make: Make) -> None:
     made = shared("unhooked", SERVER, terminationGracePeriodSeconds=1)
-    command = ["/bin/sh", "-c", "echo it will not do; exit 3"]
+    command = ["/bin/sh", "-c", "until [ -e /v/heeding ]; do sleep 0.05; done; echo it will not do; exit 3"]
     made.spec.containers[0].lifecycle.postStart.exec.command.extend(command)
     watch = api.watch(POD, "default")
     try:
         make(made)
         seen = watch.wait(lambda event: shown(event.object) == "PostStartHookError").object.status.containerStatuses[0]
-        assert seen.state.waiting.message.startswith("Exec lifecycle hook ([/bin/sh -c echo it will not do; exit 3])")
+        assert seen.state.waiting.message.startswith(f"Exec lifecycle hook ([{' '.join(command)}])")
         assert "it will not do" in seen.state.waiting.message
         found = api.pod_when("unhooked", lambda found: shown(found) == "CrashLoopBackOff")
         assert found.status.containerStatuses[0].lastState.terminated.exitCode == 7
@@ -134,6 +135,7 @@ def test_a_pre_stop_that_fails_or_takes_too_long_is_told_and_the_pod_ends(api: A
         make(made)
     for name in ("failing", "late"):
         api.running(name)
+        eventually(lambda name=name: b"heeding" in api.logs(name), what=name)  # type: ignore[misc]
         api.delete(POD, name)
     told = eventually(lambda: _messages(api, "failing", "FailedPreStopHook"), what="the event")
     assert "connection refused" in told[0].lower()

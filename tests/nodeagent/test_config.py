@@ -21,8 +21,8 @@ def test_flags_win_over_the_environment_and_that_over_defaults() -> None:
 @pytest.mark.parametrize(
     ("argv", "environment", "words"),
     [
-        (["run", "--proxy-mode", "ipvs"], {}, "ipvs"),
-        (["run"], {"PODPLANE_PROXY_MODE": "nftables"}, "nftables"),
+        (["run", "--proxy-mode", "userspace"], {}, "userspace"),
+        (["run"], {"PODPLANE_PROXY_MODE": "kernelspace"}, "kernelspace"),
         (["run", "--node-name", "Not_A_Name"], {}, "Not_A_Name"),
         (["run", "--node-ip", "300.1.1.1"], {}, "300.1.1.1"),
         (["run", "--cluster-dns", "10.96.0.10,10.96.0.x"], {}, "10.96.0.x"),
