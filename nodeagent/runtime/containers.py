@@ -82,7 +82,7 @@ class ContainerRuntime:
         self._bundles = Bundles(state, run, rootfs, filters, node)
         self._events = inotify.Inotify()
         self._supervision = Supervision(
-            self.exit_directory, cgroups, self._events, self.exits.put_nowait, self._lost)  # fmt: skip
+            self.exit_directory, cgroups, self._events, self._ended, self._lost)  # fmt: skip
         self._launcher = Launcher(programs, sealed, self._events, deadlines.create)
         self._tasks: set[asyncio.Task[None]] = set()
         self._paid = float("-inf")
@@ -354,6 +354,21 @@ class ContainerRuntime:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _ended(self, end: ContainerExit) -> None:
+        record = self._bundles.record(end.id)
+        # The kernel ends what is left of a container only where its first process was its pid namespace's.
+        if record is None or not self.cgroups.processes(record.cgroup):
+            self.exits.put_nowait(end)
+        else:
+            self._spawn(self._end_rest(end, record.cgroup), f"end what {end.id} left")
+
+    async def _end_rest(self, end: ContainerExit, cgroup: str) -> None:
+        try:
+            await kill_cgroup(self.cgroups, cgroup, self._deadlines.kill)
+        except RuntimeFailure as error:
+            logger.warning("container %s has ended, but not all of its processes: %s", end.id, error.message)
+        self.exits.put_nowait(end)
 
     def _lost(self, watched: Watched) -> None:
         self._spawn(self._end_lost(watched), f"end {watched.files.id}, whose conmon is gone")

@@ -1,10 +1,13 @@
-"""Pods that share the node's network or ipc, and pods of which every name is exact."""
+"""Pods that share the node's network, ipc or processes, and pods of which every name is exact."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from devcluster.cluster import Cluster
 from podplane.kinds import POD
@@ -61,6 +64,58 @@ def test_a_pod_with_the_nodes_network_is_where_the_node_is(cluster: Cluster, api
                     "NodePorts",
                     "Pod was rejected: Predicate NodePorts failed",
                 )
+
+
+LOOKER = """
+apiVersion: v1
+kind: Pod
+metadata: {name: looker, namespace: default}
+spec:
+  hostPID: true
+  nodeName: node-1
+  restartPolicy: OnFailure
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: leaver
+      image: host
+      command: [/bin/sh, -c]
+      args:
+        - |
+          setsid sleep LONG &
+          readlink /proc/self/ns/pid; cat /proc/PID/comm
+          ls /proc/PID/root/ >/dev/null 2>&1 || echo closed
+    - {name: stayer, image: host, command: [/bin/sleep, LONGER]}
+"""
+
+
+def test_a_pod_with_the_nodes_processes_sees_them_and_leaves_none(cluster: Cluster, api: Api) -> None:
+    own = os.getpid()
+    text = LOOKER.replace("LONGER", f'"{own}01"').replace("LONG", f"{own}02").replace("/PID/", f"/{own}/")
+    with _pods(api, text):
+        states = ["terminated", "running"]
+        ended = api.pod_when("looker", lambda pod: [_state(item) for item in pod.status.containerStatuses] == states)
+        assert ended.status.containerStatuses[0].state.terminated.reason == "Completed"
+        of_node = _on(cluster, "node-1", "readlink", "/proc/self/ns/pid")
+        lines = api.logs("looker", container="leaver").decode().splitlines()
+        # It sees the node's processes, among them this test, and has no way into what is theirs.
+        assert lines == [*of_node, Path(f"/proc/{own}/comm").read_text().strip(), "closed"]
+        # The end of its first process took the one along that it had left; the other container was let be.
+        assert not _running(f"{own}02")
+        assert _running(f"{own}01")
+    eventually(lambda: not _running(f"{own}01"), what="its end by force")
+
+
+def _state(container: pod_pb2.ContainerStatus) -> str:
+    return container.state.ListFields()[0][0].name if container.HasField("state") else ""
+
+
+def _running(seconds: str) -> bool:
+    """Whether anybody on this machine sleeps for so long."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().endswith(b"sleep\0" + seconds.encode() + b"\0"):
+                return True
+    return False
 
 
 NAMED = """

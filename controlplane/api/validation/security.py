@@ -28,6 +28,9 @@ def pod_security(spec: pod_pb2.PodSpec, path: str, found: Problems) -> None:
     for name, supported in policies.items():
         found.one_of(f"{path}.{name}", getattr(context, name), supported, required=False)
     _sysctls(spec, f"{path}.sysctls", found)
+    if spec.hostPID and spec.shareProcessNamespace:
+        words = "ShareProcessNamespace and HostPID cannot both be enabled"
+        found.invalid(path.replace("securityContext", "shareProcessNamespace"), True, words)
 
 
 def _sysctls(spec: pod_pb2.PodSpec, path: str, found: Problems) -> None:

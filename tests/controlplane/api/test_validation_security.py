@@ -26,6 +26,10 @@ BAD: list[tuple[Change, str]] = [
     ),
     (_sysctl("kernel.shmmax", hostIPC=True), "may not be specified when 'hostIPC' is true"),
     (
+        merge(spec={"hostPID": True, "shareProcessNamespace": True}),
+        "spec.shareProcessNamespace: Invalid value: true: ShareProcessNamespace and HostPID cannot both be enabled",
+    ),
+    (
         merge(spec={"securityContext": {"fsGroupChangePolicy": "Sometimes"}}),
         'spec.securityContext.fsGroupChangePolicy: Unsupported value: "Sometimes": supported values: "Always"',
     ),
@@ -64,6 +68,7 @@ def test_bad_security(change: Change, expected: str) -> None:
 
 
 GOOD: list[Change] = [
+    merge(spec={"hostPID": True, "shareProcessNamespace": False}),
     _sysctl("net/ipv4/tcp_syncookies"),
     _sysctl("kernel.msgmax"),
     merge(spec={"securityContext": {"fsGroup": 1, "fsGroupChangePolicy": "OnRootMismatch"}}),

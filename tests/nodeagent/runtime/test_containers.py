@@ -52,6 +52,16 @@ async def test_kill_ends_every_process_of_the_container(node: Node, runtime: Con
     assert Cgroups.detect().processes(request.cgroup) == set()
 
 
+async def test_without_a_pid_namespace_of_its_own_a_containers_end_takes_along_whoever_it_left(
+    node: Node, runtime: ContainerRuntime
+) -> None:
+    left = "setsid sleep 1000 & readlink /proc/self/ns/pid; exit 4"
+    request = node.request("/bin/sh", "-c", left, host_pid=True)
+    assert (await ran(runtime, request)).code == 4
+    assert node.log(request).strip() == os.readlink("/proc/self/ns/pid")
+    assert Cgroups.detect().processes(request.cgroup) == set()
+
+
 async def test_nothing_is_left_after_remove_but_the_log(node: Node, runtime: ContainerRuntime) -> None:
     request = node.request("/bin/sh", "-c", "echo kept; sleep 1000")
     await runtime.create(request)
