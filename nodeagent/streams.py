@@ -7,6 +7,7 @@ task a stream; one that fails tells its reason and disturbs nothing else. A stre
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -84,10 +85,8 @@ class Streams:
     def _exec(self, state: PodState, start: ExecRequest.Start) -> Work:
         container = running_container(state, start.container)
 
-        def command(pid_file: Path) -> list[str]:
-            # No --env=TERM: crun 1.8 takes it for the whole environment.
-            options = [f"--pid-file={pid_file}"]
-            return list(self._runtime.exec_command(container, start.command, tty=start.tty, options=options))
+        def command(pid_file: Path) -> Sequence[str]:
+            return self._runtime.exec_command(container, start.command, pid_file, tty=start.tty)
 
         wish = Wish(stdin=start.stdin, tty=start.tty)
         return Exec(start, Child(self._marks, self._events, wish, command))

@@ -43,7 +43,7 @@ class Hooking:
         handler: LifecycleHandler,
         container: Container,
         address: str,
-        command: Callable[[Sequence[str], Sequence[str]], Sequence[str]],
+        command: Callable[[Path, Sequence[str]], Sequence[str]],
         slept: float,
     ) -> Failure | None:
         """None where it succeeded. `command(options, argv)`: the runtime's command line; `slept`: how long so far."""

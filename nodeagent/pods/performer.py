@@ -246,8 +246,8 @@ class Performer:
         handler = spec.lifecycle.postStart if effect.hook == POST_START else spec.lifecycle.preStop
         id_ = self._id(effect.container, effect.attempt)
 
-        def command(options: Sequence[str], argv: Sequence[str]) -> Sequence[str]:
-            return self._tools.runtime.exec_command(id_, argv, options=options)
+        def command(pid_file: Path, argv: Sequence[str]) -> Sequence[str]:
+            return self._tools.runtime.exec_command(id_, argv, pid_file)
 
         address, slept = state.address or self._tools.facts.ip, self._now - effect.since
         failure = await self._tools.hooking.run(handler, spec, address, command, slept)

@@ -154,5 +154,5 @@ class Prober:
             spec_of(state, name),
             self._marks,
             self._events,
-            lambda options, argv: self._runtime.exec_command(id_, argv, options=options),
+            lambda pid_file, argv: self._runtime.exec_command(id_, argv, pid_file),
         )

@@ -37,7 +37,7 @@ class Failed(Exception):
 
 
 class Probing:
-    """Makes probes in one container. `command(options, argv)` is the runtime's command line."""
+    """Makes probes in one container. `command(pid_file, argv)` is the runtime's command line."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Probing:
         container: Container,
         marks: Path,
         events: Inotify,
-        command: Callable[[Sequence[str], Sequence[str]], Sequence[str]],
+        command: Callable[[Path, Sequence[str]], Sequence[str]],
         agent: str = USER_AGENT,
     ) -> None:
         self._address, self._agent = address, agent
@@ -88,7 +88,7 @@ class Probing:
     async def command(self, argv: Sequence[str]) -> tuple[int, str]:
         """Run a command to its end; its exit code and what it said. Raises Failed where it does not run."""
         wish = Wish(stdin=False, tty=False)
-        child = Child(self._marks, self._events, wish, lambda pid_file: self._command([f"--pid-file={pid_file}"], argv))
+        child = Child(self._marks, self._events, wish, lambda pid_file: self._command(pid_file, argv))
         try:
             await child.start()
             said = bytearray()

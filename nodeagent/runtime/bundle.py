@@ -50,7 +50,7 @@ class Bundles:
         record = Record(request.id, request.cgroup, str(log),
                         str(message) if request.termination_message_path else "", request.image,
                         stop_signal(image.stop_signal))  # fmt: skip
-        _write(files.record, json.dumps(asdict(record)))
+        write_private(files.record, json.dumps(asdict(record)))
         self._records[request.id] = record
         log.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         root = self._rootfs.mount(image, request.id)
@@ -58,7 +58,7 @@ class Bundles:
         filter, key = self.filters.filter(request.security.seccomp, spec.capability_names(request, self._facts))
         asked = self._with_message(request, message)
         config = spec.oci_spec(asked, image, root, user, self._facts, filter)
-        _write(files.bundle / "config.json", json.dumps(config))
+        write_private(files.bundle / "config.json", json.dumps(config))
         return record, key
 
     def record(self, id: str) -> Record | None:
@@ -95,7 +95,8 @@ class Bundles:
         return replace(request, mounts=(*request.mounts, mount))
 
 
-def _write(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only root reads: it may hold secrets."""
     fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w") as file:
         file.write(text)

@@ -28,7 +28,7 @@ from typing import Any, Self
 
 from nodeagent import syscalls
 from nodeagent.runtime import crun, inotify, selftest, spec
-from nodeagent.runtime.bundle import Bundles, Record
+from nodeagent.runtime.bundle import Bundles, Record, write_private
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.conmon import Files, Programs
 from nodeagent.runtime.detection import RuntimeNotReady, facts, find_programs
@@ -262,15 +262,17 @@ class ContainerRuntime:
         await asyncio.to_thread(self._rootfs.sweep, [item.id for item in found])
         return found
 
-    def exec_command(
-        self, id: str, argv: Sequence[str], *, tty: bool = False, options: Sequence[str] = ()
-    ) -> Sequence[str]:
-        """The command line that runs `argv` in a container, with the container's user, environment and limits.
+    def exec_command(self, id: str, argv: Sequence[str], pid_file: Path, *, tty: bool = False) -> Sequence[str]:
+        """The command line that runs `argv` in a container as its first process runs: user, groups, capabilities,
+        no_new_privs, limits and environment; `pid_file` is written once it does. OSError: the container is gone.
 
-        `options`: what crun and runc both take, such as --pid-file.
+        Beside the pid file, with the suffix .json, what is asked of the runtime is left: delete it with that.
         """
-        base = [self.programs.runtime, f"--root={self.programs.root}", "exec", *(["-t"] if tty else [])]
-        return [*base, *options, id, *argv]
+        config = json.loads((self._files(id).bundle / "config.json").read_text())
+        asked = pid_file.with_suffix(".json")
+        write_private(asked, json.dumps(spec.exec_process(config["process"], argv, tty=tty)))
+        base = [self.programs.runtime, f"--root={self.programs.root}", "exec", f"--process={asked}"]
+        return [*base, f"--pid-file={pid_file}", id]
 
     def images(self) -> set[str]:
         """The ids of the images that there are containers of, whatever their state."""

@@ -212,6 +212,14 @@ def _process(request: ContainerRequest, image: Image, user: User, facts: Facts) 
     }
 
 
+def exec_process(first: Mapping[str, Any], argv: Sequence[str], *, tty: bool) -> dict[str, Any]:
+    """OCI `process` of another command in a container, from that of its first process."""
+    env = list(first["env"])
+    if tty and not any(item.startswith("TERM=") for item in env):
+        env.append("TERM=xterm")
+    return {**first, "args": list(argv), "terminal": tty, "env": env}
+
+
 def _linux(request: ContainerRequest, facts: Facts, seccomp: Filter) -> dict[str, Any]:
     asked = request.security
     made: dict[str, Any] = {

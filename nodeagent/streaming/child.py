@@ -2,6 +2,7 @@
 
     marks/<pid>-<start>    a runtime process that an agent started; left behind only by an agent that was killed
     marks/<token>.pid      written by the runtime once the command runs
+    marks/<token>.json     what the runtime is asked for
 
 Owns the descriptors and the process. Nothing is read from a command before it runs: what the runtime itself says
 until then is why it does not.
@@ -55,7 +56,7 @@ class Child:
         self._marks, self._events, self._wish = marks, events, wish
         self._pid_file = marks / f"{secrets.token_hex(8)}.pid"
         self._mark: Path | None = None
-        self._argv = command(self._pid_file)
+        self._command = command
         self._size: tuple[int, int] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._end: asyncio.Future[int] | None = None
@@ -65,10 +66,11 @@ class Child:
 
     async def start(self) -> None:
         """Return once the command runs or has run. Raises NotStarted, OSError."""
+        argv = list(self._command(self._pid_file))
         theirs = self._terminal() if self._wish.tty else self._pipes()
         try:
             self._process = subprocess.Popen(  # noqa: ASYNC220 -- vfork and exec, about 1 ms
-                list(self._argv), stdin=theirs[0], stdout=theirs[1], stderr=theirs[2],
+                argv, stdin=theirs[0], stdout=theirs[1], stderr=theirs[2],
                 env={"PATH": SEARCH_PATH}, start_new_session=True, cwd="/",
             )  # fmt: skip
         finally:
@@ -98,7 +100,7 @@ class Child:
         finally:
             pumps.close(*{self.stdin, self.stdout, self.stderr, self._inner})
             self.stdin = self.stdout = self.stderr = self._inner = -1
-            for path in (self._pid_file, self._mark):
+            for path in (self._pid_file, self._pid_file.with_suffix(".json"), self._mark):
                 if path is not None:
                     path.unlink(missing_ok=True)
 

@@ -195,6 +195,7 @@ def test_ctrl_c_reaches_the_command_and_not_podctl(cluster: Cluster, target: pod
 
 def test_a_port_that_only_the_pod_can_reach_is_forwarded(cluster: Cluster, target: pod_pb2.Pod) -> None:
     argv = [str(cluster.podctl), "port-forward", "target", ":80", ":81"]
+    assert podctl(cluster, "exec", "target", "--", "true").returncode == 0  # what the first stream opens for good
     before = descriptors(cluster, target.spec.nodeName)
     with subprocess.Popen(argv, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         try:

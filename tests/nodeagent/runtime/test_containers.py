@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import stat
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -338,14 +339,23 @@ async def test_a_missing_program_is_named_with_its_package(
         await node.open()
 
 
-async def test_exec_runs_in_the_container(node: Node, runtime: ContainerRuntime) -> None:
-    request = node.request("/bin/sleep", "1000", env=(("COLOUR", "blue"),))
+async def test_exec_runs_as_the_container_does(node: Node, runtime: ContainerRuntime, tmp_path: Path) -> None:
+    request = node.request(
+        "/bin/sleep",
+        "1000",
+        env=(("COLOUR", "blue"),),
+        security=Security(uid=65534, gid=65534, supplemental_groups=(7,)),
+    )
     await runtime.create(request)
     await runtime.start(request.id)
-    argv = runtime.exec_command(request.id, ["/bin/sh", "-c", "echo $COLOUR; exit 5"])
+    script = "echo $COLOUR $(id -u) $(id -G); grep -E 'NoNewPrivs|Cap|Seccomp:' /proc/self/status; exit 5"
+    argv = runtime.exec_command(request.id, ["/bin/sh", "-c", script], tmp_path / "exec.pid")
     child = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
     out, _ = await asyncio.wait_for(child.communicate(), 20)
-    assert (child.returncode, out) == (5, b"blue\n")
+    first = Path(f"/proc/{runtime.pid(request.id)}/status").read_text().splitlines()
+    same = [line for line in first if line.startswith(("NoNewPrivs", "Cap", "Seccomp:"))]
+    assert (child.returncode, out.decode().splitlines()) == (5, ["blue 65534 65534 7", *same])
+    assert stat.S_IMODE((tmp_path / "exec.json").stat().st_mode) == 0o600
 
 
 def _command_lines() -> list[str]:
