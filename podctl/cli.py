@@ -34,6 +34,7 @@ VERBS: dict[str, dict[str, str]] = {
         "logs": "Print the logs of containers",
         "exec": "Run a command in a container",
         "attach": "Take over the stdin and output of a container that runs",
+        "cp": "Copy files and directories to and from containers",
         "port-forward": "Make ports of a pod reachable on this machine",
         "top": "Show how much CPU and memory pods or nodes use",
         "events": "List events, the newest last",
