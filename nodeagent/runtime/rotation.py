@@ -46,7 +46,9 @@ class LogRotator:
         """Look at every log once."""
         for id, log in logs:
             try:
-                if log.stat().st_size >= self._limit:
+                if not log.exists() and log.with_name(f"{log.name}.1").exists():
+                    self._reopen(id)  # an agent was killed between the rename and its word to conmon
+                elif log.stat().st_size >= self._limit:
                     rotate(log, self._keep)
                     self._reopen(id)
             except FileNotFoundError:

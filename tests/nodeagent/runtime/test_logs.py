@@ -92,3 +92,11 @@ def test_only_full_logs_are_rotated_and_reopened(tmp_path: Path) -> None:
     rotator.round([("a", small), ("b", full), ("c", tmp_path / "no")])
     assert reopened == ["b"]
     assert (small.exists(), full.exists(), full.with_name("full.log.1").exists()) == (True, False, True)
+
+
+def test_a_log_that_was_renamed_by_an_agent_that_died_is_reopened(tmp_path: Path) -> None:
+    (tmp_path / "0.log.1").write_text("x")
+    reopened: list[str] = []
+    LogRotator(list, reopened.append).round([("a", tmp_path / "0.log")])
+    assert reopened == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["0.log.1"]
