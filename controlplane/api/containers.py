@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from podplane.errors import Invalid, NotFound
+from podplane.errors import Invalid
 from podplane.v1 import pod_pb2
 
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
@@ -14,7 +14,7 @@ def container_of(pod: pod_pb2.Pod, wanted: str) -> str:
     everything = [container.name for container in specs]
     if wanted:
         if wanted not in everything:
-            raise NotFound(f"container {wanted} is not valid for pod {pod.metadata.name}")
+            raise Invalid(f"container {wanted} is not valid for pod {pod.metadata.name}")
         return wanted
     if len(pod.spec.containers) == 1:
         return pod.spec.containers[0].name

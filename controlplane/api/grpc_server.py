@@ -22,10 +22,10 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from controlplane.api.access import RESOURCE, Rule, rule_for
+from controlplane.api.access import EACH, RESOURCE, Rule, rule_for
 from controlplane.api.authn import Authenticator, Identity
 from controlplane.api.authz import Attempt, Authorizer
-from podplane.errors import GRPC_CODES, PodplaneError, Unauthenticated
+from podplane.errors import GRPC_CODES, Invalid, NotSupported, PodplaneError, Unauthenticated
 from podplane.metrics import Registry
 from podplane.tls import MAX_MESSAGE
 
@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 2.0
 """How long a stream may outlive its credentials."""
+
+DRY_RUN = "dry-run"
+"""The metadata key by which a caller asks for a write that is not stored."""
 
 _MESSAGE_LIMIT = 4096
 """Characters of an error's text: it travels in a trailer, and peers bound those."""
@@ -66,6 +69,14 @@ class Call:
     rule: Rule
     authorizer: Authorizer
     context: Any
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether the caller wants to see what a write would leave, and no write: metadata `dry-run: All`."""
+        given = [value for key, value in self.context.invocation_metadata() or () if key == DRY_RUN]
+        if given not in ([], ["All"]):
+            raise Invalid(f"{DRY_RUN}: {given[0]!r} is not supported, only All is")
+        return bool(given)
 
     def require(self, attempt: Attempt) -> None:
         """Forbidden where the caller may not do it."""
@@ -191,7 +202,10 @@ class Gate:
 
     def _admit(self, method: Method, context: Any) -> Call:
         identity = self._authorizer.admit(method.rule, self._authenticator.identify(context))
-        return Call(identity, method.rule, self._authorizer, context)
+        call = Call(identity, method.rule, self._authorizer, context)
+        if method.rule.who == EACH and call.dry_run:
+            raise NotSupported(f"{method.path} has no dry run")
+        return call
 
     def _unary(self, method: Method) -> Any:
         behaviour = cast("Callable[[Any, Call], Awaitable[Answer]]", method.behaviour)

@@ -64,8 +64,8 @@ class Verbs:
             methods["Scale"] = self.scale
         return methods
 
-    async def create(self, request: Any, _call: Call) -> Any:
-        return await self._objects.create(self._typed(request))
+    async def create(self, request: Any, call: Call) -> Any:
+        return await self._writer(call).create(self._typed(request))
 
     async def get(self, request: requests_pb2.GetRequest, _call: Call) -> bytes:
         self._named(request.name)
@@ -89,9 +89,9 @@ class Verbs:
     def watch(self, request: requests_pb2.WatchRequest, _call: Call) -> AsyncIterator[bytes]:
         return watch(self._objects.cache, self._kind, request)
 
-    async def update(self, request: Any, _call: Call) -> Any:
+    async def update(self, request: Any, call: Call) -> Any:
         self._named(request.metadata.name)
-        return await self._objects.update(self._typed(request))
+        return await self._writer(call).update(self._typed(request))
 
     async def apply(self, request: Any, call: Call) -> Any:
         """Needs `patch` (checked before), and `create` where the object is not there yet."""
@@ -99,13 +99,13 @@ class Verbs:
         namespace, name = request.metadata.namespace, request.metadata.name
         if self._objects.cache.get(self._kind, namespace, name) is None:
             call.require(Attempt("create", self._kind.plural, namespace, name))
-        return await self._objects.apply(self._typed(request))
+        return await self._writer(call).apply(self._typed(request))
 
-    async def update_status(self, request: Any, _call: Call) -> Any:
+    async def update_status(self, request: Any, call: Call) -> Any:
         self._named(request.metadata.name)
-        return await self._objects.update_status(self._typed(request))
+        return await self._writer(call).update_status(self._typed(request))
 
-    async def delete(self, request: requests_pb2.DeleteRequest, _call: Call) -> Any:
+    async def delete(self, request: requests_pb2.DeleteRequest, call: Call) -> Any:
         self._named(request.name)
         grace = request.gracePeriodSeconds if request.HasField("gracePeriodSeconds") else None
         if grace is not None and grace < 0:
@@ -113,7 +113,7 @@ class Verbs:
         propagation = request.propagationPolicy or "Background"
         if propagation not in PROPAGATION:
             raise Invalid(f'propagationPolicy: "{propagation}" is not one of {", ".join(PROPAGATION)}')
-        return await self._objects.delete(
+        return await self._writer(call).delete(
             self._kind,
             request.namespace,
             request.name,
@@ -123,11 +123,11 @@ class Verbs:
             propagation=propagation,
         )
 
-    async def bind(self, request: requests_pb2.BindRequest, _call: Call) -> Any:
+    async def bind(self, request: requests_pb2.BindRequest, call: Call) -> Any:
         self._named(request.name)
         if not request.nodeName:
             raise Invalid("nodeName: is required")
-        return await self._objects.bind(
+        return await self._writer(call).bind(
             request.namespace,
             request.name,
             request.nodeName,
@@ -144,7 +144,7 @@ class Verbs:
             delete.gracePeriodSeconds = request.gracePeriodSeconds
         return await self.delete(delete, call)
 
-    async def scale(self, request: requests_pb2.ScaleRequest, _call: Call) -> Any:
+    async def scale(self, request: requests_pb2.ScaleRequest, call: Call) -> Any:
         self._named(request.name)
         if not request.HasField("replicas") or request.replicas < 0:
             raise Invalid("replicas: is required and must not be negative")
@@ -159,7 +159,10 @@ class Verbs:
             return True
 
         uid = request.preconditions.uid or None
-        return await self._objects.mutate(self._kind, request.namespace, request.name, change, uid=uid)
+        return await self._writer(call).mutate(self._kind, request.namespace, request.name, change, uid=uid)
+
+    def _writer(self, call: Call) -> Objects:
+        return self._objects.rehearsal() if call.dry_run else self._objects
 
     def _typed(self, obj: Any) -> Any:
         """The object with apiVersion and kind filled in where the request leaves them out."""

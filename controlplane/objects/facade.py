@@ -9,6 +9,7 @@ revision, and starts over where it did not. A write that changes nothing makes n
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 import uuid
 from collections import Counter
@@ -24,6 +25,7 @@ from controlplane.objects import applied, binding, deletion, words
 from controlplane.objects import metadata as meta
 from controlplane.objects.addresses import ledger_of
 from controlplane.objects.admission import Admission
+from controlplane.objects.rehearsal import Committing, Rehearsal
 from controlplane.store.cache import Stored, Subscription, WatchCache
 from controlplane.store.log import Log, Write
 from controlplane.store.stored import key_of
@@ -52,7 +54,7 @@ class Objects:
         settings: AdmissionSettings = AdmissionSettings(),  # noqa: B008 - frozen
     ) -> None:
         self.cache = cache
-        self._log = log
+        self._log: Committing = log
         self._admission = admission
         self._clock = clock
         self._settings = settings
@@ -62,6 +64,12 @@ class Objects:
         self._services = asyncio.Lock()
         self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._arriving: Counter[str] = Counter()
+
+    def rehearsal(self) -> Objects:
+        """The same objects, whose writes are admitted, defaulted and answered, and leave nothing (a dry run)."""
+        made = copy.copy(self)
+        made._log = Rehearsal()
+        return made
 
     def stored(self, kind: Kind, namespace: str, name: str) -> Stored:
         """The object as stored; NotFound."""
@@ -265,7 +273,8 @@ class Objects:
                 (change,) = await self._log.commit([Write(key_of(kind, namespace, name), data, 0)])
             except Conflict:
                 raise words.already_exists(kind, name) from None
-        new.metadata.resourceVersion = str(change.revision)
+        if change.revision:
+            new.metadata.resourceVersion = str(change.revision)
         return new
 
     async def _revise(self, kind: Kind, namespace: str, name: str, step: _Step) -> Any:
