@@ -16,17 +16,21 @@ from podctl.flags import VALUE_FLAGS, Parser, add_global_flags
 VERBS: dict[str, dict[str, str]] = {
     "Basic commands": {
         "apply": "Make objects as manifests say: create what is missing, change what differs",
-        "create": "Create objects from manifests, or a namespace, config map or secret from the command line",
+        "create": "Create objects from manifests, or of the usual kinds from the command line",
         "run": "Make a pod from the command line, and attach to it where asked for",
         "replace": "Make objects exactly what manifests say",
         "patch": "Change fields of objects",
         "get": "List objects",
+        "diff": "Show what an apply of manifests would change",
+        "edit": "Change an object in your editor",
         "describe": "Show objects in detail, with their events",
         "delete": "Delete objects by manifest, by name or by selector",
         "explain": "Say what a pod's or node's status means, its cause and its fix",
     },
     "Workloads": {
         "scale": "Set the number of replicas of a deployment or replica set",
+        "set": "Change images, variables or resources of a workload's containers",
+        "expose": "Make a service for a pod or workload",
         "rollout": "Follow, restart, list and undo the rollouts of a deployment",
         "wait": "Wait until objects meet a condition",
     },
@@ -43,6 +47,7 @@ VERBS: dict[str, dict[str, str]] = {
     "Nodes": {
         "cordon": "Mark nodes as unschedulable",
         "uncordon": "Mark nodes as schedulable",
+        "drain": "Cordon nodes and evict their pods",
         "taint": "Set or remove taints of nodes",
     },
     "Metadata": {
@@ -53,6 +58,7 @@ VERBS: dict[str, dict[str, str]] = {
         "auth": "Ask what you may do and who you are",
         "config": "Show and choose contexts",
         "api-resources": "List the kinds there are",
+        "completion": "Print a script that completes podctl's command lines in bash",
         "version": "Print the versions of podctl and of the control plane",
     },
 }

@@ -70,7 +70,10 @@ def connect(args: Namespace) -> Client:
     """A client for what the global flags and the config file say; Failure says what to do where they do not say it."""
     timeout = seconds_flag("--request-timeout", args.request_timeout)
     chosen = choose_context(args)
-    return Client(chosen, timeout=timeout if timeout > 0 else None, verbose=bool(args.verbosity))
+    client = Client(chosen, timeout=timeout if timeout > 0 else None, verbose=bool(args.verbosity))
+    if getattr(args, "dry_run", "none") == "server":
+        client.rehearse()
+    return client
 
 
 def choose_context(args: Namespace) -> context.Context:
@@ -130,7 +133,7 @@ class Client:
         import grpc
 
         self._rpc_error = grpc.RpcError
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {token}"),) if token else ()
         credentials = grpc.ssl_channel_credentials(root_certificates=authority)
         self._channel = grpc.secure_channel(chosen.server, credentials, options=_CHANNEL_OPTIONS)
 
@@ -139,6 +142,10 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._channel.close()
+
+    def rehearse(self) -> None:
+        """From now on the server checks and answers every write, and stores none."""
+        self._metadata = (*self._metadata, ("dry-run", "All"))
 
     def call(self, method: str, request: Message, answer: type[_Answer]) -> _Answer:
         """One unary call: `Pods/Get`."""
@@ -214,8 +221,10 @@ class Client:
         """Create, Update, Apply or UpdateStatus an object; the object as it now is."""
         return self.call(f"{_service(kind_of(obj))}/{verb}", obj, type(obj))
 
-    def change(self, kind: Kind, namespace: str, name: str, edit: Callable[[Any], bool]) -> tuple[Any, bool]:
-        """Read, edit, Update; again where somebody else was faster. (the object, whether it was written).
+    def change(
+        self, kind: Kind, namespace: str, name: str, edit: Callable[[Any], bool], verb: str = "Update"
+    ) -> tuple[Any, bool]:
+        """Read, edit, write by `verb`; again where somebody else was faster. (the object, whether it was written).
 
         `edit` changes the object in place and returns False where nothing is to be done.
         """
@@ -224,7 +233,7 @@ class Client:
             if not edit(obj):
                 return obj, False
             try:
-                return self.write("Update", obj), True
+                return self.write(verb, obj), True
             except Conflict:
                 if attempt + 1 == _CONFLICT_RETRIES:
                     raise
@@ -242,9 +251,11 @@ class Client:
         )
         return self.call(f"{_service(kind)}/Delete", request, kind.message)
 
-    def scale(self, kind: Kind, namespace: str, name: str, replicas: int) -> Any:
-        """Set spec.replicas of a workload."""
+    def scale(self, kind: Kind, namespace: str, name: str, replicas: int, revision: str | None = None) -> Any:
+        """Set spec.replicas of a workload; with a revision, Conflict where it has another by now."""
         request = requests_pb2.ScaleRequest(namespace=namespace, name=name, replicas=replicas)
+        if revision:
+            request.preconditions.resourceVersion = revision
         return self.call(f"{_service(kind)}/Scale", request, kind.message)
 
     def watch(

@@ -55,6 +55,11 @@ class Parser(argparse.ArgumentParser):
         words = [self._switch_value(word) for word in argv[:end]] + list(argv[end:])
         return self.parse_intermixed_args(words)
 
+    def long_flags(self) -> list[str]:
+        """Every flag that --help shows, in its long form."""
+        shown = (one for one in self._actions if one.help != argparse.SUPPRESS)
+        return sorted(name for one in shown for name in one.option_strings if name.startswith("--"))
+
     def _switch_value(self, word: str) -> str:
         name, separator, value = word.partition("=")
         negated = f"--no-{name[2:]}"

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from podctl import jsonpath, tables
@@ -15,12 +16,14 @@ from podctl.tabwriter import Columns
 from podplane.kinds import Kind, kind_of
 from podplane.manifest import printing
 
-FORMATS = ("wide", "name", "json", "yaml", "jsonpath", "jsonpath-as-json")
+FORMATS = ("wide", "name", "json", "yaml", "jsonpath", "jsonpath-as-json", "jsonpath-file", "custom-columns",
+           "custom-columns-file")  # fmt: skip
+_COLUMNS = "custom-columns"
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A parsed -o: `name` is empty for the plain table, `template` is set for JSONPath."""
+    """A parsed -o: `name` is empty for the plain table, `template` is set for JSONPath and custom columns."""
 
     name: str = ""
     template: str = ""
@@ -38,11 +41,58 @@ def parse_format(text: str | None, allowed: Sequence[str] = FORMATS) -> Format:
             f'error: unable to match a printer suitable for the output format "{name}", '
             f"allowed formats are: {','.join(allowed)}"
         )
-    if name.startswith("jsonpath") and not template:
-        raise Failure("error: template format specified but no template given: -o jsonpath='{.metadata.name}'")
-    if template and not name.startswith("jsonpath"):
+    templated = name.startswith(("jsonpath", _COLUMNS))
+    if templated and not template:
+        example = "custom-columns=NAME:.metadata.name" if name.startswith(_COLUMNS) else "jsonpath='{.metadata.name}'"
+        raise Failure(f"error: {name} format specified but no template given: -o {example}")
+    if name.endswith("-file"):
+        return _from_file(name.removesuffix("-file"), template)
+    if template and not templated:
         raise Failure(f'error: the output format "{name}" takes no "={template}"')
     return Format(name, template)
+
+
+def _from_file(name: str, path: str) -> Format:
+    try:
+        text = Path(path).read_text()
+    except OSError as error:
+        raise Failure(f"error: error reading template {path}: {error.strerror}") from None
+    if name == _COLUMNS:
+        lines: list[list[str]] = [line.split() for line in text.splitlines() if line.strip()]
+        if len(lines) != 2:
+            raise Failure(f"error: {path} must hold two lines: the headers, and the JSONPaths below them")
+        titles, paths = lines
+        text = ",".join(f"{title}:{path}" for title, path in zip(titles, paths, strict=False))
+    return Format(name, text)
+
+
+def columns_of(template: str) -> list[tuple[str, str]]:
+    """`NAME:.metadata.name,...` as titles and paths."""
+    found = []
+    for word in template.split(","):
+        title, separator, path = word.partition(":")
+        if not title or not separator or not path:
+            raise Failure(f"error: unexpected custom-columns spec: {word}, expected <header>:<json-path-expr>")
+        found.append((title, path))
+    return found
+
+
+def print_columns(objects: Sequence[Any], form: Format, *, headers: bool) -> None:
+    """A row for each object, with the columns that -o custom-columns names."""
+    wanted = columns_of(form.template)
+    rows = [[title for title, _ in wanted]] if headers else []
+    for obj in objects:
+        data = tree(obj)
+        rows.append([_cell(path, data) for _, path in wanted])
+    for line in Columns().lines(rows):
+        print(line)
+
+
+def _cell(path: str, data: dict[str, Any]) -> str:
+    try:
+        return ",".join(jsonpath.text_of(value) for value in jsonpath.find(path, data)) or "<none>"
+    except jsonpath.JSONPathError as error:
+        raise Failure(f"error: custom-columns: {error}") from None
 
 
 def tree(obj: Any) -> dict[str, Any]:

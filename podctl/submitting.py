@@ -24,9 +24,9 @@ def add_result_flags(parser: Parser) -> None:
     """--dry-run and -o."""
     parser.add_argument(
         "--dry-run",
-        choices=("none", "client"),
+        choices=("none", "client", "server"),
         default="none",
-        help="client: check the manifests and print, send nothing",
+        help="client: check the manifests and print, send nothing; server: have it checked and defaulted, not stored",
     )
     parser.add_argument("-o", "--output", metavar="FORMAT", help="print the objects: name, yaml, json or jsonpath=")
 
@@ -69,7 +69,7 @@ class Reporter:
     def __init__(self, args: Namespace) -> None:
         self._form = output.parse_format(args.output, FORMATS)
         self._documents = output.DocumentPrinter(self._form)
-        self._suffix = " (dry run)" if args.dry_run == "client" else ""
+        self._suffix = {"client": " (dry run)", "server": " (server dry run)"}.get(args.dry_run, "")
 
     def report(self, kind: Kind, obj: Any, word: str) -> None:
         if self._form.name:

@@ -97,3 +97,14 @@ class Watcher:
         if left <= 0:
             raise TimedOut("timed out")
         return left
+
+
+def await_gone(client: Client, kind: Kind, namespace: str, name: str, uid: str, deadline: float | None) -> None:
+    """Return once no object of that name has that uid. TimedOut at the deadline."""
+    query = Query(namespace, fields=f"metadata.name={name}")
+    page = client.list(kind, query)
+    if not any(obj.metadata.uid == uid for obj in page.items):
+        return
+    for change in Watcher(client, kind, query, page.items, page.revision, deadline).changes():
+        if change.type == "DELETED" and change.object.metadata.uid == uid:
+            return

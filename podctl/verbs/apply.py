@@ -25,9 +25,15 @@ _REVISION = "deployment.kubernetes.io/revision"
 def configure(parser: Parser) -> None:
     add_file_flags(parser)
     add_result_flags(parser)
+    parser.switch("--server-side", help="refused: the merge is the server's in any case, without field managers")
+    parser.switch("--prune", help="refused: delete what a manifest no longer holds by name or by label")
 
 
 def run(args: Namespace) -> int:
+    if args.server_side:
+        raise Failure("error: --server-side: field managers are not supported; without it the server merges three ways")
+    if args.prune:
+        raise Failure("error: --prune is not supported: podctl delete -l SELECTOR removes what is no longer wanted")
     with connect(args) as client:
         return submit_all(args, client, _apply, "applying")
 

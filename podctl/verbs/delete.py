@@ -16,7 +16,7 @@ from podctl.failure import Failure
 from podctl.flags import Parser, add_file_flags, add_selector_flags
 from podctl.manifests import documents
 from podctl.resources import object_word, quoted_word, targets
-from podctl.watching import TimedOut, Watcher
+from podctl.watching import TimedOut, await_gone
 from podplane.errors import NotFound, PodplaneError
 from podplane.kinds import Kind
 
@@ -151,14 +151,7 @@ def _delete(
 
 
 def _await_gone(client: Client, doomed: _Doomed, uid: str, deadline: float | None) -> None:
-    """Return once no object of that name has that uid."""
-    query = Query(doomed.namespace, fields=f"metadata.name={doomed.name}")
-    page = client.list(doomed.kind, query)
-    if not any(obj.metadata.uid == uid for obj in page.items):
-        return
     try:
-        for change in Watcher(client, doomed.kind, query, page.items, page.revision, deadline).changes():
-            if change.type == "DELETED" and change.object.metadata.uid == uid:
-                return
+        await_gone(client, doomed.kind, doomed.namespace, doomed.name, uid, deadline)
     except TimedOut:
         raise Failure(f"error: timed out waiting for the condition on {doomed.kind.plural}/{doomed.name}") from None

@@ -33,7 +33,9 @@ EXAMPLES = """
 
 def configure(parser: Parser) -> None:
     parser.add_argument("what", metavar="TYPE", nargs="*", help="kinds and names; 'podctl api-resources' lists kinds")
-    parser.add_argument("-o", "--output", metavar="FORMAT", help="wide, yaml, json, name or jsonpath=TEMPLATE")
+    parser.add_argument(
+        "-o", "--output", metavar="FORMAT", help="wide, yaml, json, name, jsonpath=..., custom-columns=..."
+    )
     parser.switch("-A", "--all-namespaces", help="objects of every namespace")
     parser.switch("-w", "--watch", help="then print changes as they come")
     parser.switch("--watch-only", help="print changes without the list before")
@@ -84,6 +86,8 @@ def _check(args: Namespace, wanted: Sequence[Target]) -> None:
     watching = args.watch or args.watch_only
     if watching and (len(wanted) != 1 or len(wanted[0].names) > 1):
         raise Failure("error: you may only specify a single resource type, and one name at most, with --watch")
+    if watching and (args.output or "").startswith("custom-columns"):
+        raise Failure("error: custom-columns cannot be watched: give -o json, yaml, name or jsonpath with --watch")
     if args.output_watch_events and not watching:
         raise Failure("error: --output-watch-events option can only be used with --watch or --watch-only")
 
@@ -130,7 +134,9 @@ def _print(
     args: Namespace, found: list[tuple[Kind, list[Any]]], failures: list[str], query: Query, form: output.Format
 ) -> None:
     objects = [obj for _, group in found for obj in group]
-    if not form.is_table:
+    if form.name == "custom-columns":
+        output.print_columns(objects, form, headers=not args.no_headers)
+    elif not form.is_table:
         single = len(objects) == 1 and not failures and _one_named(args)
         if single:
             output.print_one(objects[0], form)

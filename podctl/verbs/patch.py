@@ -27,6 +27,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("-p", "--patch", metavar="PATCH", help="the patch, JSON or YAML")
     parser.add_argument("--patch-file", metavar="FILE", help="a file that holds the patch")
     parser.add_argument("--type", choices=("strategic", "merge", "json"), default="strategic", help="strategic")
+    parser.add_argument("--subresource", choices=("status",), help="patch the status, and nothing else")
     parser.add_argument("-o", "--output", metavar="FORMAT", help="print the object: name, yaml, json or jsonpath=")
 
 
@@ -47,12 +48,13 @@ def run(args: Namespace) -> int:
             raise Failure(f"error: the patch does not fit: {error}") from None
         return True
 
+    verb = "UpdateStatus" if args.subresource else "Update"
     with connect(args) as client:
         for target in targets(args.what):
             if not target.names:
                 raise Failure("error: resource(s) were provided, but no name was specified")
             for name in target.names:
-                obj, changed = client.change(target.kind, client.namespace, name, edit)
+                obj, changed = client.change(target.kind, client.namespace, name, edit, verb)
                 if form.name:
                     output.print_one(obj, form)
                 else:

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from podctl.client import Client, Query, connect
+from podctl.describe.pod import describe_template
+from podctl.describe.writer import Writer
 from podctl.durations import seconds_flag
 from podctl.failure import Failure, UsageFailure
 from podctl.flags import Parser
@@ -37,6 +39,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("what", metavar="deployment/NAME", nargs="+", help="one deployment")
     parser.switch("-w", "--watch", default=True, help="status: follow it to its end (true)")
     parser.add_argument("--timeout", metavar="DURATION", default="0s", help="status: give up after this (0: never)")
+    parser.add_argument("--revision", metavar="N", type=int, default=0, help="history: show this one's pod template")
     parser.add_argument("--to-revision", metavar="N", type=int, default=0, help="undo: the revision (the one before)")
 
 
@@ -48,7 +51,7 @@ def run(args: Namespace) -> int:
         if args.action == "status":
             return _status(args, client, name)
         if args.action == "history":
-            return _history(client, name)
+            return _history(args, client, name)
         if args.action == "undo":
             return _undo(args, client, name)
         return _edit(client, name, args.action)
@@ -139,12 +142,25 @@ def _selector(deployment: Any) -> str:
     return "" if text == "<none>" else text
 
 
-def _history(client: Client, name: str) -> int:
+def _history(args: Namespace, client: Client, name: str) -> int:
+    if args.revision:
+        return _one_revision(client, name, args.revision)
     rows = ["REVISION\tCHANGE-CAUSE"]
     for revision, replica_set in _revisions(client, name).items():
         rows.append(f"{revision}\t{replica_set.metadata.annotations.get(_CAUSE) or '<none>'}")
     print(f"{object_word(DEPLOYMENT, name)} ")
     print(align("\n".join(rows)) + "\n")
+    return 0
+
+
+def _one_revision(client: Client, name: str, revision: int) -> int:
+    revisions = _revisions(client, name)
+    if revision not in revisions:
+        raise NotFound(f"unable to find the specified revision {revision} in history")
+    writer = Writer()
+    describe_template(writer, revisions[revision].spec.template)
+    print(f"{object_word(DEPLOYMENT, name)} with revision #{revision}")
+    print(writer.text())
     return 0
 
 

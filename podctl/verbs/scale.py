@@ -20,6 +20,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("what", metavar="TYPE", nargs="+", help="deployments or replica sets")
     parser.add_argument("--replicas", metavar="N", type=int, help="how many there are to be")
     parser.add_argument("--current-replicas", metavar="N", type=int, help="only where there are that many now")
+    parser.add_argument("--resource-version", metavar="N", help="only where the object has this resourceVersion")
     parser.add_argument("-l", "--selector", metavar="SELECTOR", help="every one with these labels")
     parser.switch("--all", help="every one of this type in the namespace")
 
@@ -42,7 +43,7 @@ def run(args: Namespace) -> int:
             for name in names:
                 if args.current_replicas is not None:
                     _expect(client.get(target.kind, client.namespace, name).spec.replicas, args.current_replicas)
-                client.scale(target.kind, client.namespace, name, args.replicas)
+                client.scale(target.kind, client.namespace, name, args.replicas, args.resource_version)
                 print(f"{object_word(target.kind, name)} scaled", flush=True)
     return 0
 

@@ -108,7 +108,7 @@ def test_output_format_that_does_not_exist_lists_those_that_do(alone: Podctl) ->
         (["logs", "web", "-c", "a", "--all-containers"], "--all-containers=true should not be specified"),
         (["label", "pod", "web"], "at least one change is required"),
         (["taint", "nodes", "one", "a=b:Never"], "invalid taint spec"),
-        (["create", "secret", "tls", "x"], "only generic secrets"),
+        (["create", "secret", "tls", "x"], "key and cert must be specified"),
         (["apply", "-f", "/nowhere.yaml"], 'the path "/nowhere.yaml" does not exist'),
         (["apply"], "must specify one of -f"),
     ],
