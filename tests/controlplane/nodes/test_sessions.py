@@ -406,7 +406,7 @@ async def test_logs_say_why_they_cannot_be_had(plane: Plane) -> None:
         "node node-2 is not connected",
     )
     wrong = requests_pb2.LogsRequest(name="mine", container="other")
-    assert (await status(admin.call("Pods/Logs", wrong)))[0] == "NOT_FOUND"
+    assert (await status(admin.call("Pods/Logs", wrong)))[0] == "INVALID_ARGUMENT"
     refused = asyncio.create_task(status(admin.call("Pods/Logs", requests_pb2.LogsRequest(name="mine"))))
     wish = await agent.hear("openStream")
     agent.say(streamRefused=session_pb2.StreamRefused(id=wish.id, reason="no log yet", code="NOT_FOUND"))
