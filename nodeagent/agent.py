@@ -99,7 +99,7 @@ class Agent:
         self._metrics.describe_images(lambda: self._images.pulling)
         self._runtime: ContainerRuntime | None = None
         self._runtime_problem: str | None = "the container runtime is being tried"
-        self._proxy = ProxySync(config.proxy_mode, config.paths.run)
+        self._proxy = ProxySync(config.proxy_mode, config.paths.run, scheduler=config.ipvs_scheduler)
         self._receiver = FrameReceiver(
             config.paths, machine.name, self._objects, self._outbox, lambda welcome: self._welcomed(welcome)
         )
@@ -244,7 +244,8 @@ class Agent:
     # ── the node ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _network_problem(self) -> str | None:
-        return self._network.problem or (self._dns.problem if self._dns is not None else None)
+        dns = self._dns.problem if self._dns is not None else None
+        return self._network.problem or self._proxy.problem or dns
 
     def _welcomed(self, welcome: Welcome) -> None:
         self._addresses.cidr = welcome.podCIDR

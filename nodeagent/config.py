@@ -26,6 +26,7 @@ from nodeagent.pressure.thresholds import (
     read_thresholds,
 )
 from nodeagent.proxy import modes
+from nodeagent.proxy.ipvs.kernel import SCHEDULERS
 from nodeagent.runtime.image import Limits
 from nodeagent.runtime.reclaim import Policy
 from nodeagent.sandbox.guard import Closed
@@ -74,6 +75,7 @@ class Config:
     allowed_unsafe_sysctls: tuple[str, ...] = ()
     cgroup_root: str = "podplane"
     proxy_mode: str = "iptables"
+    ipvs_scheduler: str = "rr"
     pod_pids_limit: int = 4096
     """Processes and threads of a pod; 0: no limit."""
     reserved: Reservation = NOTHING
@@ -159,6 +161,7 @@ def _config(options: argparse.Namespace) -> Config:
         metrics=options.metrics_address,
         tunnel=options.tunnel,
         vxlan_port=options.vxlan_port,
+        ipvs_scheduler=options.ipvs_scheduler,
         pod_access=options.pod_access,
     )
 
@@ -181,6 +184,8 @@ def _running(flags: Flags) -> None:
     words = "the node's address; default: the source address of the default route"
     flags.add("--node-ip", "", words, type=_address)
     flags.add("--metrics-address", None, METRICS_HELP, type=metrics_address, metavar="HOST:PORT")
+    words = "how mode ipvs chooses an endpoint"
+    flags.add("--ipvs-scheduler", "rr", words, choices=SCHEDULERS)
     words = (
         "when pods of other nodes are reached through VXLAN; auto: where the node is on no link of this one, and by a "
         "plain route otherwise"

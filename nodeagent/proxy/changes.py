@@ -1,11 +1,11 @@
-"""Hears that somebody changed the node's nftables rules: netlink's notifications, on the event loop.
+"""Hears that somebody changed the node's nftables rules, or its addresses: netlink's notifications, on the loop.
 
     first message, or more than the buffer holds (ENOBUFS) ──► heard(), then deaf, however much comes
     drain(), a look, resume() ──► hears again; what came after drain() is heard at once
 
 Owns one socket of the namespace that it was opened in. Never says what has changed, and reads no message: rules'
 generation tells whether anything did (backend.py). So a flood costs a wake-up for each resume() and no more. Opening
-it fails with OSError. Source: linux/netfilter/nfnetlink.h, NFNLGRP_NFTABLES.
+it fails with OSError. Sources: linux/netfilter/nfnetlink.h, linux/rtnetlink.h.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-_NETLINK_NETFILTER = 12
-_NFNLGRP_NFTABLES = 7
+RULES = (12, 7)
+"""NETLINK_NETFILTER, NFNLGRP_NFTABLES."""
+ADDRESSES = (socket.NETLINK_ROUTE, 5)
+"""RTNLGRP_IPV4_IFADDR: a link that goes takes its addresses along, one message each."""
 _SOL_NETLINK = 270
 _REST, _LONGEST_REST = 0.25, 5.0
 """Seconds after a look, at least and at most, before others' changes are heard again."""
@@ -30,12 +32,13 @@ _JOIN, _LEAVE = 1, 2  # NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP
 class Changes:
     """For use on one loop's thread. heard must not block."""
 
-    def __init__(self, heard: Callable[[], None]) -> None:
+    def __init__(self, heard: Callable[[], None], group: tuple[int, int] = RULES) -> None:
         self._heard = heard
+        family, self._group = group
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
+        self._socket = socket.socket(socket.AF_NETLINK, kind, family)
         try:
             self._socket.bind((0, 0))
             self._membership(_JOIN)
@@ -87,7 +90,7 @@ class Changes:
         self._membership(_LEAVE)
 
     def _membership(self, option: int) -> None:
-        self._socket.setsockopt(_SOL_NETLINK, option, _NFNLGRP_NFTABLES)
+        self._socket.setsockopt(_SOL_NETLINK, option, self._group)
 
 
 @contextlib.contextmanager

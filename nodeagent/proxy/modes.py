@@ -13,6 +13,7 @@ from typing import Any
 
 from nodeagent.proxy import selftest
 from nodeagent.proxy.iptables import iptables
+from nodeagent.proxy.ipvs import ipvs
 from nodeagent.proxy.mode import Mode, RulesRefused, RulesUnavailable
 from nodeagent.proxy.nftables import nftables
 
@@ -23,21 +24,25 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One mode. open: ready for apply(). remove: takes all of it out of the kernel, wherever it stems from; at once
-    where there is nothing. missing: why it cannot work on this kernel, found by trying; "" where it can.
+    """One mode.
+
+    open: ready for apply(); it is given how ipvs chooses an endpoint. remove: takes all of it out of the kernel,
+    wherever it stems from; at once where there is nothing. missing: why it cannot work on this kernel, found by
+    trying; "" where it can.
 
     All raise RulesUnavailable and RulesRefused.
     """
 
     name: str
-    open: Callable[[], Coroutine[Any, Any, Mode]]
+    open: Callable[[str], Coroutine[Any, Any, Mode]]
     remove: Callable[[], Coroutine[Any, Any, None]]
     missing: Callable[[], Coroutine[Any, Any, str]]
 
 
 KINDS: tuple[Kind, ...] = (
-    Kind("nftables", nftables.open, nftables.remove, lambda: selftest.missing(nftables.open)),
-    Kind("iptables", iptables.open, iptables.remove, lambda: selftest.missing(iptables.open)),
+    Kind("nftables", lambda _: nftables.open(), nftables.remove, lambda: selftest.missing(nftables.open)),
+    Kind("ipvs", ipvs.open, ipvs.remove, ipvs.missing),
+    Kind("iptables", lambda _: iptables.open(), iptables.remove, lambda: selftest.missing(iptables.open)),
 )
 NAMES: tuple[str, ...] = (*(kind.name for kind in KINDS), AUTO)
 

@@ -36,14 +36,17 @@ _LOCALNET = "net.ipv4.conf.all.route_localnet"
 class ProxySync:
     """The service rules of one node. run() works; update() and configure() only say what is wanted."""
 
-    def __init__(self, mode: str, run: Path, pace: Pace | None = None) -> None:
+    def __init__(self, mode: str, run: Path, pace: Pace | None = None, scheduler: str = "rr") -> None:
         """mode: one of modes.NAMES. run: where the kernel setting that cleanup() gives back is kept.
 
-        Raises NotSupported.
+        scheduler: how mode ipvs chooses an endpoint. Raises NotSupported.
         """
         if mode not in modes.NAMES:
             raise NotSupported(f"cannot run the proxy in mode {mode!r}: this version has {', '.join(modes.NAMES)}")
         self._asked_mode = mode
+        self._scheduler = scheduler
+        self.problem: str | None = None
+        """Why the mode cannot be had on this node; None where it can, or where nothing was asked for yet."""
         self._saved = run / "proxy.json"
         self._runner = Runner(self._work, pace or Pace())
         self._asked: Asked | None = None
@@ -151,7 +154,7 @@ class ProxySync:
     async def _program(self, asked: Asked, ranges: Ranges) -> bool:
         """Bring the kernel to what is asked; returns whether something was refused that is worth another try."""
         if self._mode is None:
-            self._mode = await (await modes.choose(self._asked_mode)).open()
+            self._mode = await self._open()
         self._mode.listen(self._runner.suspect)
         desired = self._desires.of(asked, ranges, self._host_ports)
         refused = await self._mode.apply(desired.wanted)
@@ -167,6 +170,15 @@ class ProxySync:
             log.warning("cannot program all of %s: %s", key, message)
         self._report(_joined(errors))
         return bool(refused)
+
+    async def _open(self) -> Mode:
+        try:
+            mode = await (await modes.choose(self._asked_mode)).open(self._scheduler)
+        except (RulesRefused, RulesUnavailable, OSError) as error:
+            self.problem = f"services cannot be programmed: {error}"
+            raise
+        self.problem = None
+        return mode
 
     def _note(self, wanted: Wanted, refused: dict[str, str]) -> None:
         """Remember what stands now, and which connections that ends."""

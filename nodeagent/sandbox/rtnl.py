@@ -24,7 +24,7 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def _bare_package() -> Iterator[None]:
+def bare_package() -> Iterator[None]:
     """Let submodules of pyroute2 be imported without its `__init__`; nothing to do where that has run already."""
     if "pyroute2" in sys.modules:
         yield
@@ -42,7 +42,7 @@ def _bare_package() -> Iterator[None]:
             del sys.modules[name]
 
 
-with _bare_package():
+with bare_package():
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
     from pyroute2.netlink.rtnl.rtmsg import rtmsg

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from nodeagent import syscalls
 from nodeagent.sandbox import namespaces
+from tests.support.waiting import patient
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ def in_thread(work: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(60)
+    thread.join(patient(60))
     if failure:
         raise failure[0]
     assert outcome, "the work in the thread did not end"
@@ -62,7 +63,7 @@ def inside(pin: Path, work: Callable[[], T]) -> T:
 def command(pin: Path, line: str, text: str = "") -> str:
     """Run a command in the namespace and return what it prints; it must succeed."""
     done = subprocess.run(
-        ["nsenter", f"--net={pin}", *line.split()], input=text, capture_output=True, text=True, timeout=20
+        ["nsenter", f"--net={pin}", *line.split()], input=text, capture_output=True, text=True, timeout=patient(20)
     )
     assert done.returncode == 0, f"{line}: {done.stderr}"
     return done.stdout
@@ -103,7 +104,7 @@ class Server:
         with contextlib.suppress(OSError):  # ENOTCONN for a UDP socket: it wakes all the same
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._thread.join(5)
+        self._thread.join(patient(5))
         assert not self._thread.is_alive()
 
 
@@ -111,8 +112,8 @@ def ask(pin: Path, address: str, port: int, timeout: float = 2.0, source: str = 
     """Connect from inside a namespace; returns (who answers, the source that it saw). Raises what connect does."""
 
     def connect() -> tuple[str, str]:
-        with socket.create_connection((address, port), timeout, (source, 0) if source else None) as connection:
-            connection.settimeout(timeout)
+        with socket.create_connection((address, port), patient(timeout), (source, 0) if source else None) as connection:
+            connection.settimeout(patient(timeout))
             name, seen = connection.recv(100).decode().split()
             return name, seen
 
@@ -124,7 +125,7 @@ class Flow:
 
     def __init__(self, pin: Path, address: str, port: int) -> None:
         self._socket = inside(pin, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        self._socket.settimeout(0.2)
+        self._socket.settimeout(patient(0.2))
         self._socket.connect((address, port))
 
     def ask(self) -> str:
@@ -140,7 +141,7 @@ def until(condition: Callable[[], bool], what: str, patience: float = _PATIENCE)
     """Wait for a condition and return how long it took; fail after patience seconds."""
     started = time.monotonic()
     while not condition():
-        assert time.monotonic() - started < patience, f"{what}: not within {patience:g} s"
+        assert time.monotonic() - started < patient(patience), f"{what}: not within {patience:g} s"
         time.sleep(0.01)
     return time.monotonic() - started
 
@@ -207,7 +208,7 @@ def traces(pin: Path, directory: Path) -> dict[str, object]:
         "links": sorted(line.split()[1] for line in command(pin, "ip -o link show").splitlines()),
         "routes": command(pin, "ip -4 route show table all"),
         "tables": [line for line in command(pin, "nft list tables").splitlines() if line.endswith(" podplane")],
-        "settings": command(pin, "sysctl net.ipv4.ip_forward net.ipv4.conf.all net.bridge"),
+        "settings": command(pin, "sysctl -e net.ipv4.ip_forward net.ipv4.conf.all net.bridge"),
         "mounts": [line for line in mounts if f" {directory}/" in line],
         "files": sorted(str(path) for path in directory.rglob("*")),
     }

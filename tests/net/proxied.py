@@ -19,6 +19,7 @@ from nodeagent.types import SandboxRequest
 from podplane.v1 import endpointslice_pb2, service_pb2
 from tests.net.kernel import CLIENT, NODE, World, ask, command, inside, traces
 from tests.nodeagent.proxy.objects import service, slice_of
+from tests.support.waiting import patient
 
 PODS, CLUSTER = "10.77.1.0/24", "10.77.0.0/16"
 RANGES = Ranges(PODS, CLUSTER)
@@ -43,7 +44,7 @@ class Node:
         """Ask for these and wait until they are in the kernel; returns what the proxy says of them."""
         self.revision += 1
         self.proxy.update(services, slices, "node-1", revision=self.revision)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patient(10)):
             while not self.said or self.said[-1][0] < self.revision:
                 await asyncio.sleep(0.005)
         return self.said[-1][1]
@@ -124,7 +125,8 @@ def saved(pin: Path) -> str:
 
 
 def flavours(pin: Path) -> list[str]:
-    legacy = command(pin, "cat /proc/self/net/ip_tables_names").split()
+    in_use = Path("/proc/thread-self/net/ip_tables_names")
+    legacy = inside(pin, lambda: in_use.exists() and in_use.read_text().split())
     return ["nft", "legacy"] if legacy else ["nft"]
 
 

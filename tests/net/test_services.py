@@ -150,6 +150,9 @@ def test_udp_flows_of_a_client_stay_together_too(moded: World) -> None:
 
 
 def test_affinity_ends_after_its_time_without_a_connection(moded: World) -> None:
+    if moded.mode == "ipvs":
+        pytest.skip("IPVS counts a closed TCP connection as one for two minutes more, and the time from then on")
+
     async def body(node: Node) -> None:
         await node.program([wanted(sticky(1))], [placed(A, B, R)])
         seen = {(await node.ask(node.world.client, NODE, 30080))[0]}

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
 
+SLOWNESS = float(os.environ.get("PODPLANE_SLOWNESS", "1"))
+"""How many times slower than what deadlines are written for this machine is: a VM under emulation says so."""
+
+
+def patient(seconds: float) -> float:
+    """A deadline, stretched for a slow machine."""
+    return seconds * SLOWNESS
+
 
 def eventually(probe: Callable[[], T | None], seconds: float = 30.0, what: str = "") -> T:
     """The first true value of `probe`; AssertionError with its last one after `seconds`."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patient(seconds)
     while True:
         value = probe()
         if value:

@@ -1,0 +1,211 @@
+"""What IPVS is asked for, as values: virtual servers, their addresses, and the nftables side of each service. Pure.
+
+    cluster address:port ─────────────────────────────► virtual server at that address    (internal endpoints)
+    node port, load balancer ─ chain of the port ─ DNAT ► the same one, where it has the endpoints that are asked for
+                                              └── mark ► a virtual server of that firewall mark, where a policy wants
+                                                         others than the cluster address has
+    127.0.0.1:node port ───── chain of the port ─ DNAT ► an endpoint, by chance: IPVS sends nothing on from loopback
+
+One virtual server for all ways to the same endpoints also makes session affinity hold whichever way a client asks.
+Owns names and marks. Never says what has changed. Cannot fail: services.py has refused what has no rule.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nodeagent.proxy.mode import MASQUERADE_MARK, Ranges
+from nodeagent.proxy.services import Endpoint, HostPort, ServicePort
+
+MARK_TAGS = {"tcp": 0xB1, "udp": 0xB2}
+"""The low 13 bits of a mark of ours; bit 13 says "masquerade", and the bits above it are a port's own."""
+_TAG_BITS = 0x1FFF
+_MARK_SHIFT = 14
+_SLOTS = 1 << 18
+
+Target = tuple[str, int]
+"""Address and port of a real server."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Front:
+    """What identifies a virtual server: protocol, address and port, or else a firewall mark."""
+
+    protocol: str = ""
+    address: str = ""
+    port: int = 0
+    mark: int = 0
+
+    def __str__(self) -> str:
+        return f"mark {self.mark:#x}" if self.mark else f"{self.protocol} {self.address}:{self.port}"
+
+    @property
+    def is_marked_ours(self) -> bool:
+        return self.mark & _TAG_BITS in MARK_TAGS.values()
+
+    @property
+    def is_udp(self) -> bool:
+        return self.protocol == "udp" or self.mark & _TAG_BITS == MARK_TAGS["udp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A virtual server. affinity: seconds that a client stays with its real server; 0: none.
+
+    Without targets none is made, but one that is there may keep the connections that it has.
+    """
+
+    scheduler: str
+    affinity: int
+    targets: frozenset[Target]
+
+
+Elements = Mapping[tuple[str, str], str]
+"""(set or map, key as nft spells it) → value; "" in a set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one service, or all host ports, add. chains: name → rules."""
+
+    servers: Mapping[Front, Server] = field(default_factory=dict)
+    addresses: frozenset[str] = frozenset()
+    """Of the service itself."""
+    remote: frozenset[str] = frozenset()
+    """Of endpoints on other nodes, which may reach themselves by way of this one. Other services may have them too."""
+    elements: Elements = field(default_factory=dict)
+    chains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    digest: int = 0
+    """A number for the nftables side: equal for equal ones, on every node and in every run."""
+
+
+def part(ports: Sequence[ServicePort], ranges: Ranges, scheduler: str) -> Part:
+    """What one service needs."""
+    servers: dict[Front, Server] = {}
+    elements: dict[tuple[str, str], str] = {}
+    chains: dict[str, tuple[str, ...]] = {}
+    for port in ports:
+        servers.update(_servers(port, scheduler))
+        elements.update(_elements(port))
+        if port.is_external and port.endpoints:
+            chains[_chain(port)] = tuple(_external(port, ranges))
+    addresses = {port.cluster_ip for port in ports} | {item for port in ports for item in port.load_balancer_ips}
+    remote = {item.address for port in ports for item in port.reachable if not item.local}
+    digest = _digest(elements, chains, sorted(remote))
+    return Part(servers, frozenset(addresses), frozenset(remote), elements, chains, digest)
+
+
+def _digest(elements: Elements, chains: Mapping[str, tuple[str, ...]], remote: Sequence[str] = ()) -> int:
+    return hash_of(repr((sorted(elements.items()), sorted(chains.items()), remote)))
+
+
+def hash_of(text: str) -> int:
+    """64 bits."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _servers(port: ServicePort, scheduler: str) -> Iterator[tuple[Front, Server]]:
+    def server(endpoints: Iterable[Endpoint]) -> Server:
+        return Server(scheduler, port.affinity, frozenset((item.address, item.port) for item in endpoints))
+
+    yield Front(port.protocol, port.cluster_ip, port.port), server(port.internal)
+    for local, masquerade in _marked_ways(port) if port.is_external else ():
+        front = Front(mark=_mark(port, local, masquerade))
+        yield front, server(port.local_endpoints if local else port.endpoints)
+
+
+def _marked_ways(port: ServicePort) -> list[tuple[bool, bool]]:
+    """(this node's endpoints only, masqueraded) for each way that the cluster address' virtual server is not for."""
+    if port.external_local:
+        return [(False, False), (False, True)] if port.internal_local else [(True, False)]
+    return [(False, True)] if port.internal_local else []
+
+
+def _elements(port: ServicePort) -> Iterator[tuple[tuple[str, str], str]]:
+    here = f"{port.cluster_ip} . {port.protocol} . {port.port}"
+    if port.internal:
+        yield ("served", here), ""
+    else:
+        yield ("closed", here), "drop" if port.endpoints else "goto refuse"
+    for address in port.load_balancer_ips:
+        asked = f"{address} . {port.protocol} . {port.port}"
+        if port.endpoints:
+            yield ("served", asked), ""
+            yield ("balanced", asked), f"goto {_chain(port)}"
+    if port.node_port:
+        number = f"{port.protocol} . {port.node_port}"
+        name, verdict = ("node_ports", f"goto {_chain(port)}") if port.endpoints else ("closed_ports", "goto refuse")
+        yield (name, number), verdict
+
+
+def _external(port: ServicePort, ranges: Ranges) -> Iterator[str]:
+    """The port's chain, for the first packet of those who ask at a node port or a load balancer's address."""
+    nat = f"meta l4proto {port.protocol} dnat ip to"
+    masquerade = f"meta mark set meta mark or {MASQUERADE_MARK:#x}"
+    everywhere = f"{nat} {port.cluster_ip}:{port.port}"
+    yield f"ip daddr 127.0.0.0/8 {masquerade} {nat} {_by_chance(port)}"
+    if not port.external_local:
+        marked = f"meta mark set {_mark(port, False, True):#x} accept"
+        yield marked if port.internal_local else f"{masquerade} {everywhere}"
+        return
+    for source, masqueraded in ((f"ip saddr {ranges.pod_cidr}", False), ("fib saddr type local", True)):
+        if port.internal_local:
+            yield f"{source} meta mark set {_mark(port, False, masqueraded):#x} accept"
+        else:
+            yield f"{source} {masquerade} {everywhere}" if masqueraded else f"{source} {everywhere}"
+    if not port.local_endpoints:
+        # A load balancer takes silence for "not this node", and a refusal for "the service is down".
+        yield "drop"
+    elif port.internal_local:
+        yield everywhere
+    else:
+        yield f"meta mark set {_mark(port, True, False):#x} accept"
+
+
+def _by_chance(port: ServicePort) -> str:
+    count = len(port.endpoints)
+    choice = f"jhash ip saddr mod {count}" if port.affinity else f"numgen random mod {count}"
+    table = ", ".join(f"{index} : {item.address} . {item.port}" for index, item in enumerate(port.endpoints))
+    return f"{choice} map {{ {table} }}"
+
+
+def host_ports(items: Iterable[HostPort]) -> Part:
+    """What the host ports of this node's pods need: NAT alone."""
+    elements: dict[tuple[str, str], str] = {}
+    chains: dict[str, tuple[str, ...]] = {}
+    mark = f"meta mark set meta mark or {MASQUERADE_MARK:#x}"
+    for item in items:
+        name = _hashed("host", f"{item.pod}|{item.protocol}|{item.address}|{item.port}|{item.target}")
+        number = f"{item.protocol} . {item.port}"
+        key = ("host_ports_at", f"{item.address} . {number}") if item.address else ("host_ports", number)
+        elements.setdefault(key, f"goto {name}")
+        chains[name] = (
+            # Back to where it came from, or from an address that no pod can answer: the node must be the source.
+            f"ip saddr {{ {item.target.address}, 127.0.0.0/8 }} {mark}",
+            f"meta l4proto {item.protocol} dnat ip to {item.target}",
+        )
+    return Part(elements=elements, chains=chains, digest=_digest(elements, chains))
+
+
+def _mark(port: ServicePort, local: bool, masquerade: bool) -> int:
+    digest = hashlib.sha256(f"{_identity(port)}|{local}".encode()).digest()
+    slot = 1 + int.from_bytes(digest[:4], "big") % (_SLOTS - 1)
+    return slot << _MARK_SHIFT | (MASQUERADE_MARK if masquerade else 0) | MARK_TAGS[port.protocol]
+
+
+def _identity(port: ServicePort) -> str:
+    # Not the title alone: a port of TCP and one of UDP may share their name.
+    return f"{port.title}|{port.protocol}|{port.port}"
+
+
+def _chain(port: ServicePort) -> str:
+    return _hashed("port", _identity(port))
+
+
+def _hashed(kind: str, identity: str) -> str:
+    digest = base64.b32encode(hashlib.sha256(identity.encode()).digest()).decode().lower()
+    return f"{kind}-{digest[:16]}"

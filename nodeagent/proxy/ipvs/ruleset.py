@@ -1,0 +1,137 @@
+"""The ipvs mode's nftables table in the kernel: written by `nft`, looked at by netlink.
+
+    generation as after our last writing ──► stands; no process, no reading
+    another generation ──► somebody changed rules: ours too, if they are not what they were (a fingerprint of all of it)
+
+Owns the table `ip podplane-ipvs`, whole; never reads or changes another. Blocks: for threads. Fails with OSError,
+and with RulesRefused in nft's own words.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import struct
+import subprocess
+from collections.abc import Iterator
+
+from nodeagent import netlink
+from nodeagent.proxy.ipvs.table import SETS, TABLE
+from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
+
+_NETLINK_NETFILTER = 12
+_NFT = 10 << 8
+_GET_RULE, _GET_ELEMENTS, _GET_GENERATION = _NFT | 7, _NFT | 13, _NFT | 16
+_GENERATION = 1
+_RULE_TABLE, _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 1, 2, 3
+_HEADER = struct.pack("!BBH", 2, 0, 0)  # struct nfgenmsg: AF_INET
+_DEADLINE = 30.0
+
+
+class Ruleset:
+    """What is believed of the table. digest: what it was made of; seen: its fingerprint right after, "" for unknown."""
+
+    def __init__(self, digest: str = "", seen: str = "", written: int = 0) -> None:
+        self.digest = digest
+        self.written = written
+        self._seen = seen
+        self._generation = -1
+
+    @property
+    def certain(self) -> bool:
+        return self._generation >= 0
+
+    def stands(self, digest: str) -> bool:
+        """Whether the kernel has what was made of that. Raises OSError."""
+        if digest != self.digest:
+            return False
+        now = generation()
+        if now != self._generation and (not self._seen or self._seen != fingerprint()):
+            return False
+        self._generation = now
+        return True
+
+    def write(self, text: str, digest: str) -> None:
+        """Load what makes the table that of the digest. Raises RulesRefused, RulesUnavailable, OSError."""
+        before, known = generation(), self._generation
+        if known != before and self._seen and self._seen == fingerprint():
+            known = before  # what others have changed was their own
+        self.digest, self._seen, self._generation = "", "", -1
+        self.written += text.count("\n")
+        load(text)
+        after = generation()
+        self.digest = digest
+        # One more is ours. Any other was somebody else's: then it is not known what stands.
+        if after == before + 1 and (known == before or text.startswith(f"table ip {TABLE}\ndelete")):
+            self._generation = after
+
+    def note(self) -> str:
+        """The fingerprint of what stands, "" where that is not known. Reads the table once after a writing."""
+        if not self._seen and self._generation >= 0:
+            seen = fingerprint()
+            if generation() == self._generation:
+                self._seen = seen
+        return self._seen
+
+
+def load(text: str) -> None:
+    """Have nft do all of it, or nothing. Raises RulesRefused, RulesUnavailable."""
+    try:
+        done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=_DEADLINE)
+    except FileNotFoundError:
+        raise RulesUnavailable("the program nft is not installed (Debian's package is nftables)") from None
+    except subprocess.TimeoutExpired:
+        raise RulesUnavailable(f"nft did not end within {_DEADLINE:g} s") from None
+    if done.returncode != 0:
+        words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise RulesRefused(f"nft: {words[0]}")
+
+
+def generation() -> int:
+    """What changes whenever any rule of this network namespace does."""
+    with netlink.Socket(_NETLINK_NETFILTER) as connection:
+        header = struct.pack("!BBH", 0, 0, 0)
+        body = connection.ask(netlink.Request(_GET_GENERATION, 0, header, "ask for the nftables generation"))
+    return int.from_bytes(netlink.attributes(body, 4)[_GENERATION], "big")
+
+
+def fingerprint() -> str:
+    """A number for all rules and elements of the table, "" where there is none. The order of elements is no matter."""
+    total = 0
+    with netlink.Socket(_NETLINK_NETFILTER) as connection:
+        for piece in _pieces(connection):
+            total += int.from_bytes(hashlib.blake2b(piece, digest_size=8).digest(), "big")
+    return f"{total & (1 << 64) - 1:016x}" if total else ""
+
+
+def _pieces(connection: netlink.Socket) -> Iterator[bytes]:
+    table = netlink.attribute(_RULE_TABLE, TABLE.encode() + b"\0")
+    for body in _dump(connection, netlink.Request(_GET_RULE, 0, _HEADER + table, f"list the rules of {TABLE}")):
+        yield body[4:]
+    for name in SETS:
+        which = netlink.attribute(_LIST_TABLE, TABLE.encode() + b"\0")
+        which += netlink.attribute(_LIST_SET, name.encode() + b"\0")
+        request = netlink.Request(_GET_ELEMENTS, 0, _HEADER + which, f"list {name} of {TABLE}")
+        for body in _dump(connection, request):
+            found = netlink.attributes(body, 4).get(_LIST_ELEMENTS, b"")
+            yield from (name.encode() + element for element in _split(found))
+
+
+def _dump(connection: netlink.Socket, request: netlink.Request) -> list[bytes]:
+    try:
+        return connection.dump(request)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+            raise
+        return []
+
+
+def _split(data: bytes) -> Iterator[bytes]:
+    """Each attribute of a list, whose kinds are all the same."""
+    offset = 0
+    while offset + 4 <= len(data):
+        length = int.from_bytes(data[offset : offset + 2], "little")
+        if length < 4:
+            return
+        yield data[offset : offset + length]
+        offset += length + (-length % 4)

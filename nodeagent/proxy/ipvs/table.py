@@ -1,0 +1,120 @@
+"""The nftables side of the ipvs mode, as text for `nft -f`: one table of our own. Pure.
+
+    from outside or a pod ► prerouting ─┬─ a cluster address, asked from outside the pods' range: mark
+    from the node itself  ► output ─────┴─ node port, load balancer, host port: to the port's chain (plan.py)
+                                │ routing: the service addresses are the dummy device's, and so the node's own
+                                ▼
+                      own, input      what has no virtual server is refused or dropped; localhost is closed to others
+                                ▼
+                          IPVS (NAT) ─► postrouting   marked, or a pod that reaches itself: masquerade
+
+Sets and maps hold what services add, one lookup for each packet that opens a connection. Owns the table
+`ip podplane-ipvs` and nothing else. Cannot fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Network
+
+from nodeagent.proxy.ipvs.plan import Elements
+from nodeagent.proxy.mode import MASQUERADE_MARK, Ranges
+
+TABLE = "podplane-ipvs"
+
+_PORT, _AT = "inet_proto . inet_service", "ipv4_addr . inet_proto . inet_service"
+SETS = {
+    "addresses": "type ipv4_addr",
+    "served": f"type {_AT}",
+    "closed": f"type {_AT} : verdict",
+    "closed_ports": f"type {_PORT} : verdict",
+    "balanced": f"type {_AT} : verdict",
+    "node_ports": f"type {_PORT} : verdict",
+    "host_ports": f"type {_PORT} : verdict",
+    "host_ports_at": f"type {_AT} : verdict",
+}
+_WHERE, _NUMBER = "ip daddr . meta l4proto . th dport", "meta l4proto . th dport"
+
+
+def base(ranges: Ranges) -> str:
+    """The table without any service, in place of what stands."""
+    lines = [f"table ip {TABLE}", f"delete table ip {TABLE}", f"table ip {TABLE} {{"]
+    for name, kind in SETS.items():
+        lines.append(f"{'map' if ': verdict' in kind else 'set'} {name} {{ {kind}; }}")
+    lines.append(f"set themselves {{ type ipv4_addr . ipv4_addr; {_themselves(ranges.pod_cidr)} }}")
+    for name, rules in _chains(ranges).items():
+        lines += [f"chain {name} {{", *rules, "}"]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def removal() -> str:
+    """What takes the table away, whether it is there or not."""
+    return f"table ip {TABLE}\ndelete table ip {TABLE}\n"
+
+
+def _themselves(pod_cidr: str) -> str:
+    pods = IPv4Network(pod_cidr)
+    # As guard.py: no pod ever has the first two addresses or the last one.
+    owners = [pods[index] for index in range(2, pods.num_addresses - 1)]
+    return f"elements = {{ {', '.join(f'{ip} . {ip}' for ip in owners)} }};" if owners else ""
+
+
+def _chains(ranges: Ranges) -> Mapping[str, tuple[str, ...]]:
+    mark = f"{MASQUERADE_MARK:#x}"
+    unmark = f"meta mark set meta mark and {~MASQUERADE_MARK & 0xFFFFFFFF:#x}"
+    local = "ip daddr != @addresses fib daddr type local"
+    return {
+        "refuse": ("reject",),
+        "services": (
+            f"ip saddr != {ranges.cluster_cidr} {_WHERE} @served meta mark set meta mark or {mark}",
+            f"{_WHERE} vmap @balanced",
+            f"{local} {_NUMBER} vmap @node_ports",
+            f"{local} {_WHERE} vmap @host_ports_at",
+            f"{local} {_NUMBER} vmap @host_ports",
+        ),
+        "prerouting": ("type nat hook prerouting priority -100;", "jump services"),
+        "output": ("type nat hook output priority -100;", "jump services"),
+        # The node's own packets meet IPVS at once (priority -98), and there may be a virtual server that only drains.
+        "own": (
+            "type filter hook output priority -99;",
+            f"ct state new {_WHERE} vmap @closed",
+        ),
+        "input": (
+            "type filter hook input priority 0;",
+            # Node ports answer on localhost, by route_localnet: keep others out of it.
+            "ip saddr != 127.0.0.0/8 ip daddr 127.0.0.0/8 ct state != { established, related } ct status ! dnat drop",
+            "ct state != new accept",
+            f"{_WHERE} vmap @closed",
+            f"{local} {_NUMBER} vmap @closed_ports",
+            # Whatever listens on all addresses of this node is not to be reached by a service's.
+            f"meta l4proto {{ tcp, udp }} ip daddr @addresses {_WHERE} != @served goto refuse",
+        ),
+        "postrouting": (
+            "type nat hook postrouting priority 100;",
+            # The mark goes, so that a packet that passes here twice (a tunnel) is not masqueraded twice.
+            f"meta mark and {mark} != 0 {unmark} masquerade fully-random",
+            "ip saddr . ip daddr @themselves masquerade fully-random",
+        ),
+    }
+
+
+def update(old: Elements, new: Elements, gone: Iterable[str], chains: Mapping[str, tuple[str, ...]]) -> str:
+    """What turns the elements from old to new, takes chains away and writes chains anew; all or nothing."""
+    lines: list[str] = []
+    changed = {key for key, value in new.items() if old.get(key) != value}
+    lines += _each("delete", {key: old[key] for key in old if key not in new or key in changed}, values=False)
+    for name, rules in chains.items():
+        lines += [f"add chain ip {TABLE} {name}", f"flush chain ip {TABLE} {name}"]
+        lines += [f"add rule ip {TABLE} {name} {rule}" for rule in rules]
+    lines += _each("add", {key: new[key] for key in new if key in changed})
+    for name in gone:
+        lines += [f"flush chain ip {TABLE} {name}", f"delete chain ip {TABLE} {name}"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _each(verb: str, elements: Elements, *, values: bool = True) -> Iterator[str]:
+    grouped: dict[str, list[str]] = {}
+    for (name, key), value in sorted(elements.items()):
+        grouped.setdefault(name, []).append(f"{key} : {value}" if values and value else key)
+    for name, items in grouped.items():
+        yield f"{verb} element ip {TABLE} {name} {{ {', '.join(items)} }}"

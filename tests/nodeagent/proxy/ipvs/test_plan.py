@@ -1,0 +1,83 @@
+"""What a service becomes in mode ipvs: virtual servers, addresses, and who may not have what another has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nodeagent.proxy.ipvs import table
+from nodeagent.proxy.ipvs.plan import Front, Part, Server, host_ports, part
+from nodeagent.proxy.ipvs.shares import Shares
+from nodeagent.proxy.mode import Ranges
+from nodeagent.proxy.services import Endpoint, HostPort, ServicePort
+
+RANGES = Ranges("10.77.1.0/24", "10.77.0.0/16")
+HERE, THERE = Endpoint("10.77.1.2", 8080, local=True), Endpoint("10.77.2.9", 8080)
+WEB = ServicePort("default/web", "", "tcp", "10.96.0.10", 80, 30080, (HERE, THERE))
+AT = "10.96.0.10 . tcp . 80"
+
+
+def made(port: ServicePort) -> Part:
+    return part([port], RANGES, "rr")
+
+
+def ends(port: ServicePort) -> dict[Front, frozenset[tuple[str, int]]]:
+    return {front: server.targets for front, server in made(port).servers.items()}
+
+
+def test_one_virtual_server_serves_the_cluster_address_and_the_node_port() -> None:
+    found = made(WEB)
+    targets = frozenset({("10.77.1.2", 8080), ("10.77.2.9", 8080)})
+    assert found.servers == {Front("tcp", "10.96.0.10", 80): Server("rr", 0, targets)}
+    assert (set(found.addresses), set(found.remote)) == ({"10.96.0.10"}, {"10.77.2.9"})
+    assert set(found.elements) == {("served", AT), ("node_ports", "tcp . 30080")}
+    assert any("dnat ip to 10.96.0.10:80" in rule for rules in found.chains.values() for rule in rules)
+
+
+def test_affinity_is_the_virtual_servers_own() -> None:
+    assert {server.affinity for server in made(replace(WEB, affinity=60)).servers.values()} == {60}
+
+
+def test_a_policy_of_local_outside_has_a_virtual_server_of_its_own() -> None:
+    found = ends(replace(WEB, external_local=True, local_endpoints=(HERE,)))
+    assert sorted(len(targets) for targets in found.values()) == [1, 2]
+    (mark,) = (front for front in found if front.mark)
+    assert mark.is_marked_ours
+    assert not mark.is_udp
+
+
+def test_a_policy_of_local_inside_leaves_the_node_port_to_all() -> None:
+    found = ends(replace(WEB, internal_local=True, local_endpoints=(HERE,)))
+    assert {bool(front.mark): len(targets) for front, targets in found.items()} == {False: 1, True: 2}
+
+
+def test_without_endpoints_a_port_is_refused_and_without_local_ones_silent() -> None:
+    refused = made(replace(WEB, endpoints=())).elements
+    assert (refused["closed", AT], refused["closed_ports", "tcp . 30080"]) == ("goto refuse", "goto refuse")
+    silent = made(replace(WEB, internal_local=True)).elements
+    assert (silent["closed", AT], ("node_ports", "tcp . 30080") in silent) == ("drop", True)
+
+
+def test_host_ports_lead_by_address_where_they_have_one() -> None:
+    any_address = HostPort("default/a", "tcp", "", 8080, HERE)
+    found = host_ports([any_address, HostPort("default/b", "tcp", "192.0.2.1", 8080, THERE)])
+    assert set(found.elements) == {("host_ports", "tcp . 8080"), ("host_ports_at", "192.0.2.1 . tcp . 8080")}
+    assert len(found.chains) == 2
+    assert not found.servers
+
+
+def test_what_one_service_has_another_is_refused_until_it_is_free() -> None:
+    shares, first = Shares(), made(WEB)
+    shares.move("default/web", Part(), first)
+    other = made(replace(WEB, service="default/other"))
+    assert "is taken by default/web" in shares.conflict("default/other", other)
+    assert shares.conflict("default/web", other) == ""
+    shares.move("default/web", first, Part())
+    assert shares.conflict("default/other", other) == ""
+
+
+def test_an_update_writes_what_differs_and_takes_a_chain_after_what_leads_to_it() -> None:
+    before, after = made(WEB), made(replace(WEB, endpoints=()))
+    text = table.update(before.elements, after.elements, before.chains.keys() - after.chains.keys(), after.chains)
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines] == [*["delete"] * 2, *["add"] * 2, "flush", "delete"]
+    assert table.update(before.elements, before.elements, (), {}) == ""

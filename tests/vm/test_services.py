@@ -1,0 +1,27 @@
+"""The service suite on a kernel that has IPVS: every mode keeps the promises of all."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.vm import suite
+from tests.vm.conftest import MakeMachine
+from tests.vm.machine import Machine, Shape
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
+SUITE = ("tests/net/test_services.py", "tests/net/test_proxy.py")
+
+
+@pytest.fixture(scope="module")
+def machine(boot: MakeMachine) -> Machine:
+    return boot(Shape("services", memory=1536))
+
+
+@pytest.mark.parametrize("mode", ["ipvs", "nftables", "iptables-nft"])
+def test_the_service_suite_passes(machine: Machine, mode: str) -> None:
+    report = suite.run(machine, *SUITE, "-k", f"[{mode}]", seconds=60)
+    passed = re.search(r"(\d+) passed", report)
+    assert passed is not None
+    assert int(passed[1]) >= 18, report
