@@ -79,7 +79,9 @@ class Outbox(Reports):
         self._wake.set()
 
     def proxy(self, report: ProxyReport) -> None:
+        """How far the service rules are: pods that end may wait for it."""
         self._proxy = report
+        self._wake.set()
         self._wake.set()
 
     def acknowledge(self, revision: int) -> None:

@@ -174,7 +174,8 @@ def test_two_who_undo_each_others_work_do_not_spin(world: World, mode: str) -> N
                 async with asyncio.timeout(1.5):
                     await fight(node)
             took = asyncio.get_running_loop().time() - started
-            assert node.proxy.looks - looks <= 2 * (took / 0.25 + 1)
+            # At most a few for each rest of 250 ms; without the rest it is hundreds.
+            assert node.proxy.looks - looks <= 4 * (took / 0.25 + 1)
             await asyncio.to_thread(until, lambda: ours(node.world.node) == whole, "mended in the end", PATIENCE)
 
     on_node(world, scenario, pace=NEVER)
