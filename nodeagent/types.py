@@ -116,6 +116,8 @@ class ContainerRequest:
     tty: bool = False
     host_pid: bool = False
     termination_message_path: str = "/dev/termination-log"
+    log_is_message: bool = False
+    """A container that fails without a termination message has the end of its log as one."""
     oom_score_adj: int = 1000
     hostname: str = ""
 

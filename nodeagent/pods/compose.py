@@ -94,6 +94,7 @@ async def compose(
         tty=container.tty,
         host_pid=pod.spec.hostPID,
         termination_message_path=container.terminationMessagePath or "/dev/termination-log",
+        log_is_message=container.terminationMessagePolicy == "FallbackToLogsOnError",
         oom_score_adj=requests.oom_score_adj(pod, container, tools.facts.memory),
         hostname=netfiles.hostname(pod, tools.naming),
     )

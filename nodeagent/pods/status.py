@@ -10,6 +10,8 @@ from podplane.qos import qos_class
 from podplane.times import stamp
 from podplane.v1 import pod_pb2
 
+_POD_MESSAGES = 12 * 1024
+
 
 def pod_status(state: PodState, host_ip: str) -> pod_pb2.PodStatus:
     """The pod's status now. Equal states give equal messages."""
@@ -123,10 +125,17 @@ def _terminated(state: PodState, container: ContainerState, ended: Ended, target
     terminated = target.terminated
     terminated.exitCode, terminated.reason = ended.code, ended.reason
     if ended.message:
-        terminated.message = ended.message
+        terminated.message = _share(state, ended.message)
     terminated.startedAt.CopyFrom(stamp(ended.started_at))
     terminated.finishedAt.CopyFrom(stamp(ended.finished_at))
     terminated.containerID = _container_id(state, container, ended.attempt)
+
+
+def _share(state: PodState, message: str) -> str:
+    """A message cut to its share of what the containers of a pod may say together."""
+    encoded = message.encode()
+    share = _POD_MESSAGES // len([*state.init, *state.apps])
+    return message if len(encoded) <= share else encoded[:share].decode(errors="ignore")
 
 
 def _container_id(state: PodState, container: ContainerState, attempt: int) -> str:

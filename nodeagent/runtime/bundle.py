@@ -31,6 +31,8 @@ class Record:
     message: str
     image: str
     stop_signal: int = signal.SIGTERM
+    log_is_message: bool = False
+    """Where it fails and has left no termination message."""
 
 
 class Bundles:
@@ -49,7 +51,7 @@ class Bundles:
         message = self._rootfs.scratch(request.id) / "termination-log"
         record = Record(request.id, request.cgroup, str(log),
                         str(message) if request.termination_message_path else "", request.image,
-                        stop_signal(image.stop_signal))  # fmt: skip
+                        stop_signal(image.stop_signal), request.log_is_message)  # fmt: skip
         write_private(files.record, json.dumps(asdict(record)))
         self._records[request.id] = record
         log.parent.mkdir(mode=0o750, parents=True, exist_ok=True)

@@ -350,7 +350,8 @@ class ContainerRuntime:
             await asyncio.to_thread(self.cgroups.enter, self._conmon_cgroup, pid)
 
     def _watched(self, files: Files, record: Record) -> Watched:
-        return Watched(files, record.cgroup, Path(record.message) if record.message else None)
+        message = Path(record.message) if record.message else None
+        return Watched(files, record.cgroup, message, Path(record.log) if record.log_is_message else None)
 
     def _spawn(self, work: Any, name: str) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)

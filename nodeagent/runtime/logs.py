@@ -24,6 +24,8 @@ _ENTRY = re.compile(rb"(\S+) (stdout|stderr) ([FP])(?::\S*)? ?(.*)", re.DOTALL)
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)$")
 _CHUNK = 1 << 16
 _LONGEST = 1 << 20
+_OVERHEAD = 64
+"""Bytes that an entry has beside its text, and a byte of that: at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,10 @@ class Joiner:
         del self._parts[stream]
         return Line(time.decode(errors="replace"), stream.decode(), b"".join(parts))
 
+    def rest(self) -> bytes:
+        """What was written last and has no newline yet, or never will."""
+        return b"".join(part for parts in self._parts.values() for part in parts)
+
 
 def _entries(file: Path) -> Iterator[bytes]:
     with file.open("rb") as opened:
@@ -112,13 +118,27 @@ def lines(paths: Iterable[Path]) -> Iterator[Line]:
 
 
 def last_lines(log: Path, count: int, limit: int) -> str:
-    """The end of a log: at most `count` lines and `limit` bytes (terminationMessagePolicy FallbackToLogsOnError)."""
-    kept = deque(lines(files(log)[-1:]), maxlen=count)
-    return b"".join(line.text for line in kept)[-limit:].decode(errors="replace")
+    """The end of a log: at most `count` lines and `limit` bytes. "" where there is no log."""
+    joiner = Joiner()
+    read = (joiner.feed(entry) for entry in _end(log, limit).splitlines(keepends=True))
+    kept = deque((line for line in read if line is not None), maxlen=count)
+    return (b"".join(line.text for line in kept) + joiner.rest())[-limit:].decode(errors="replace")
+
+
+def _end(log: Path, limit: int) -> bytes:
+    """As much of a log's end as holds `limit` bytes of text, be they in entries of one byte; over rotated files."""
+    wanted, found = limit * _OVERHEAD, b""
+    for item in reversed(files(log)):
+        with item.open("rb") as opened:
+            opened.seek(max(0, os.fstat(opened.fileno()).st_size - (wanted - len(found))))
+            found = opened.read() + found
+        if len(found) >= wanted:
+            break
+    return found
 
 
 def termination_message(log: Path) -> str:
-    """What FallbackToLogsOnError shows: the last 80 lines, at most 2048 bytes. "" where there is no log."""
+    """What terminationMessagePolicy FallbackToLogsOnError shows: the last 80 lines, at most 2048 bytes."""
     return last_lines(log, 80, 2048)
 
 

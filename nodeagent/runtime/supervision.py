@@ -19,6 +19,7 @@ from pathlib import Path
 from nodeagent.runtime import inotify
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.conmon import Files
+from nodeagent.runtime.logs import termination_message
 from nodeagent.types import ContainerExit
 from podplane import quantity
 
@@ -33,10 +34,12 @@ class Watched:
     cgroup: str
     message: Path | None
     """The termination message file on the node."""
+    log: Path | None = None
+    """Where the end of the log is the message of who fails without one."""
 
 
 def read_message(path: Path | None) -> str:
-    """The termination message, at most 4096 bytes; "" where there is none."""
+    """The termination message, its last 4096 bytes; "" where there is none."""
     if path is None:
         return ""
     try:
@@ -44,8 +47,10 @@ def read_message(path: Path | None) -> str:
     except OSError:
         return ""
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
             return ""
+        file.seek(max(0, found.st_size - MESSAGE_LIMIT))
         return file.read(MESSAGE_LIMIT).decode(errors="replace")
 
 
@@ -60,6 +65,8 @@ def read_exit(watched: Watched, cgroups: Cgroups) -> ContainerExit | None:
     # conmon notes the event as it happens; the kernel's counter knows of those that came before conmon listened.
     oom = (files.persist / "oom").exists() or cgroups.oom_kills(watched.cgroup) > 0
     message = read_message(watched.message)
+    if not message and code != 0 and watched.log is not None:
+        message = termination_message(watched.log)
     if oom:
         message = "\n".join(filter(None, (message, _memory_words(*cgroups.memory_bounds(watched.cgroup)))))
     return ContainerExit(files.id, code, oom, finished, message)

@@ -57,6 +57,14 @@ def test_a_pod_that_is_not_restarted_ends_in_a_phase(api: Api, make: Make, polic
     assert end.startedAt.ToNanoseconds() <= end.finishedAt.ToNanoseconds()
 
 
+def test_the_end_of_the_log_is_the_message_of_who_fails_without_one(api: Api, make: Make) -> None:
+    wanted = pod("wordless", "/bin/sh", "-c", "echo last words; exit 3", restartPolicy="Never")
+    wanted.spec.containers[0].terminationMessagePolicy = "FallbackToLogsOnError"
+    make(wanted)
+    found = api.pod_when("wordless", lambda found: found.status.phase == "Failed")
+    assert main(found).state.terminated.message == "last words\n"
+
+
 @pytest.mark.parametrize(("policy", "code"), [("Always", 0), ("Always", 1), ("OnFailure", 1)])
 def test_a_pod_that_is_restarted_backs_off(api: Api, make: Make, policy: str, code: int) -> None:
     make(pod("again", "/bin/sh", "-c", f"exit {code}", restartPolicy=policy))

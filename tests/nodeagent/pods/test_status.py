@@ -107,3 +107,17 @@ def test_a_refused_pod_shows_no_containers() -> None:
     world = World(make_pod())
     world.post(did.PodRefused(world.now, "OutOfmemory", "no"))
     assert not world.status.containerStatuses
+
+
+def test_the_messages_of_a_pods_containers_share_twelve_kibibytes() -> None:
+    world = World(make_pod(policy="Never", apps=4))
+    world.run()
+    for name, message in {
+        "a0": "x" * 4096,
+        "a1": "\u00e9" * 2048,
+        "a2": "y" * 3072,
+        "a3": "-" + "\u00e9" * 2047,
+    }.items():
+        world.post(did.ContainerExited(world.now, name, 0, 1, False, world.now, message))
+    said = [container.state.terminated.message for container in world.status.containerStatuses]
+    assert said == ["x" * 3072, "\u00e9" * 1536, "y" * 3072, "-" + "\u00e9" * 1535]

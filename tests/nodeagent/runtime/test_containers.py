@@ -211,9 +211,26 @@ async def test_a_child_that_ran_out_of_memory_is_told_where_the_container_ends_b
 async def test_the_termination_message_is_read(node: Node, runtime: ContainerRuntime) -> None:
     end = await ran(runtime, node.request("/bin/sh", "-c", "printf why > /dev/termination-log; exit 1"))
     assert (end.code, end.message) == (1, "why")
-    long = node.request("/bin/sh", "-c", "head -c 9000 /dev/zero | tr '\\0' x > /tmp/message", name="long",
-                        termination_message_path="/tmp/message")  # fmt: skip
-    assert (await ran(runtime, long)).message == "x" * 4096
+    long = node.request("/bin/sh", "-c", "head -c 9000 /dev/zero | tr '\\0' x > /tmp/message; echo end >>/tmp/message",
+                        name="long", termination_message_path="/tmp/message")  # fmt: skip
+    assert (await ran(runtime, long)).message == "x" * 4092 + "end\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("echo last words; exit 1", "last words\n"),
+        ("echo last words; exit 0", ""),
+        ("echo last words; printf why >/dev/termination-log; exit 1", "why"),
+        ("seq 1 100; exit 1", "".join(f"{number}\n" for number in range(21, 101))),
+        ("head -c 9000 /dev/zero | tr '\\0' x; exit 1", "x" * 2048),
+    ],
+)
+async def test_who_fails_without_a_message_has_the_end_of_its_log_where_asked(
+    node: Node, runtime: ContainerRuntime, command: str, message: str
+) -> None:
+    end = await ran(runtime, node.request("/bin/sh", "-c", command, log_is_message=True))
+    assert end.message == message
 
 
 async def test_identity_privileges_and_limits_hold(node: Node, runtime: ContainerRuntime) -> None:
@@ -381,6 +398,7 @@ async def _zombie(pid: int) -> None:
 
 
 async def _exists(path: Path) -> None:
+    """Looks at every turn of the event loop: what is made and removed by turns of it cannot be missed."""
     async with asyncio.timeout(20):
         while not path.exists():
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
