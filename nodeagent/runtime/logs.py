@@ -83,6 +83,7 @@ class Joiner:
 
     def __init__(self) -> None:
         self._parts: dict[bytes, list[bytes]] = {}
+        self._times: dict[bytes, bytes] = {}
 
     def feed(self, entry: bytes) -> Line | None:
         """One entry, with its newline; a Line when one is complete. Damaged entries are dropped."""
@@ -94,13 +95,15 @@ class Joiner:
         # The newline of a partial entry belongs to the format, not to the container.
         parts.append(text if mark == b"F" else text.removesuffix(b"\n"))
         if mark == b"P" and sum(map(len, parts)) < _LONGEST:
+            self._times[stream] = time
             return None
         del self._parts[stream]
         return Line(time.decode(errors="replace"), stream.decode(), b"".join(parts))
 
-    def rest(self) -> bytes:
+    def rest(self) -> list[Line]:
         """What was written last and has no newline yet, or never will."""
-        return b"".join(part for parts in self._parts.values() for part in parts)
+        left = ((stream, b"".join(parts)) for stream, parts in self._parts.items())
+        return [Line(self._times[stream].decode(errors="replace"), stream.decode(), text) for stream, text in left]
 
 
 def _entries(file: Path) -> Iterator[bytes]:
@@ -122,7 +125,7 @@ def last_lines(log: Path, count: int, limit: int) -> str:
     joiner = Joiner()
     read = (joiner.feed(entry) for entry in _end(log, limit).splitlines(keepends=True))
     kept = deque((line for line in read if line is not None), maxlen=count)
-    return (b"".join(line.text for line in kept) + joiner.rest())[-limit:].decode(errors="replace")
+    return b"".join(line.text for line in (*kept, *joiner.rest()))[-limit:].decode(errors="replace")
 
 
 def _end(log: Path, limit: int) -> bytes:
@@ -244,6 +247,10 @@ class _Cursor:
             if len(self._opened) > 1:
                 self._opened.pop(0).close()
 
+    def rest(self) -> list[Line]:
+        """What has no newline yet."""
+        return self._joiner.rest()
+
     def _split(self, data: bytes) -> list[Line]:
         *entries, self._rest = (self._rest + data).split(b"\n")
         made = (self._joiner.feed(entry + b"\n") for entry in entries)
@@ -298,6 +305,8 @@ async def read(
             if found:
                 continue
             if over:
+                if chunk := b"".join(map(output.render, cursor.rest())):
+                    yield chunk
                 return
             await _wait(changed)
     finally:

@@ -64,6 +64,14 @@ async def test_damaged_entries_are_left_out(tmp_path: Path) -> None:
     assert await text(path) == "good\n"
 
 
+async def test_what_ends_without_a_newline_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    path.write_text(f"{stamp(1)} stdout F whole\n{stamp(2)} stdout P un\n{stamp(3)} stdout P finished\n")
+    assert await text(path) == "whole\nunfinished"
+    shown = f"{stamp(1)} whole\n{stamp(3)} unfinished".replace("+00:00", "Z")
+    assert await text(path, timestamps=True) == shown
+
+
 def test_the_message_of_last_resort_is_the_end_of_the_log(tmp_path: Path) -> None:
     path = tmp_path / "0.log"
     path.write_text("".join(f"{stamp(1)} stdout F line {number}\n" for number in range(100)))
