@@ -22,6 +22,7 @@ from pathlib import Path
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
+from controlplane.api import diagnosis, usage
 from controlplane.api.admission import Admission
 from controlplane.api.admission_context import AdmissionSettings
 from controlplane.api.authn import Authenticator
@@ -33,7 +34,6 @@ from controlplane.api.handlers import Verbs, attempt_of
 from controlplane.api.logs import PodLogs
 from controlplane.api.paging import Pager
 from controlplane.api.streaming import InteractiveStreams
-from controlplane.api.usage import Metrics, attempt
 from controlplane.commands import is_initialised, server_names, uninitialised
 from controlplane.config import Address, Config
 from controlplane.controllers import start_all
@@ -53,7 +53,7 @@ from podplane.kinds import KINDS, POD
 from podplane.metrics import Registry
 from podplane.metrics_server import MetricsServer
 from podplane.tasks import TaskEnded, Tasks
-from podplane.v1 import batch_pb2, cluster_pb2, metrics_pb2, services_pb2, session_pb2
+from podplane.v1 import batch_pb2, cluster_pb2, diagnosis_pb2, metrics_pb2, services_pb2, session_pb2
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +124,10 @@ class ControlPlane:
         batch = Batch(verbs)
         node_service = NodeService(self.sessions, self.authority, self.log, lambda: self.node_port)
         found += methods_of(_service(batch_pb2, "Batch"), {"Write": batch.write})
-        usage = Metrics(self.objects, self.sessions)
-        found += methods_of(_service(metrics_pb2, "Metrics"), usage.behaviours(), attempt)
+        measured = usage.Metrics(self.objects, self.sessions)
+        found += methods_of(_service(metrics_pb2, "Metrics"), measured.behaviours(), usage.attempt)
+        asked = diagnosis.Diagnosis(self.objects, self.sessions)
+        found += methods_of(_service(diagnosis_pb2, "Diagnosis"), asked.behaviours(), diagnosis.attempt)
         found += methods_of(_service(cluster_pb2, "Cluster"), Cluster(self.log).behaviours())
         found += methods_of(_service(session_pb2, "Bootstrap"), node_service.bootstrap())
         found += methods_of(_service(session_pb2, "NodeSessions"), node_service.node_sessions())

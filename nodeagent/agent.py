@@ -125,6 +125,7 @@ class Agent:
         specs = kept.read()
         self._receiver.traces = lambda: [kept.trace(pod, pod.status.phase) for pod in specs.values()]
         self._proxy.on_programmed(self._programmed)
+        self._proxy.on_complaint(self._outbox.service_event)
         self._tasks.start(self._follower.run(), name="network follower")
         self._tasks.start(self._proxy.run(), name="proxy")
         self._tasks.start(self._evictor.run(), name="pressure")
@@ -213,7 +214,7 @@ class Agent:
         rotator = LogRotator(runtime.living_logs, runtime.reopen_log)
         self._tasks.start(rotator.run(), name="log rotation")
         meter = Meter(runtime.cgroups, self._config.cgroup_root, pods.states)
-        streams = Streams(pods, self._outbox, self._tasks, self._config.paths, runtime, meter)
+        streams = Streams(pods, self._outbox, self._tasks, self._config.paths, runtime, meter, self._proxy)
         gc = ImageGc(self._images, self._config.image_gc, lambda: pods.images() | runtime.images(),
                      self._outbox.node_event, self._metrics)  # fmt: skip
         self._tasks.start(gc.run(), name="image collection")

@@ -19,6 +19,8 @@ from nodeagent.pods.manager import Pods
 from nodeagent.pods.outbox import Outbox
 from nodeagent.pods.requests import spec_of
 from nodeagent.pods.state import EXITED, READY, UP, ContainerState, PodState
+from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
+from nodeagent.proxy.sync import ProxySync
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.inotify import Inotify
 from nodeagent.runtime.logs import LogOptions, pod_directory, read
@@ -39,10 +41,18 @@ class Streams:
     """Opens what is asked for on the session's channel."""
 
     def __init__(
-        self, pods: Pods, outbox: Outbox, tasks: Tasks, paths: Paths, runtime: ContainerRuntime, meter: Meter
+        self,
+        pods: Pods,
+        outbox: Outbox,
+        tasks: Tasks,
+        paths: Paths,
+        runtime: ContainerRuntime,
+        meter: Meter,
+        proxy: ProxySync,
     ) -> None:
         self._pods = pods
         self._meter = meter
+        self._proxy = proxy
         self._outbox = outbox
         self._tasks = tasks
         self._state = paths.state
@@ -69,6 +79,8 @@ class Streams:
         kind = asked.WhichOneof("request")
         if kind == "usage":
             return Usage(self._meter)
+        if kind == "rules":
+            return Rules(self._proxy, f"{asked.rules.namespace}/{asked.rules.name}")
         state = self._pods.find(asked.podUID)
         if state is None:
             raise Refused("NOT_FOUND", f"no pod {asked.podUID} on this node")
@@ -134,6 +146,24 @@ class Logs:
                 await out.send(AgentStreamFrame(logs=_chunk(chunk)))
         except FileNotFoundError:
             raise Refused("NOT_FOUND", "the container has no log") from None
+
+
+class Rules:
+    """The work of a stream that is asked what the kernel has of a service."""
+
+    def __init__(self, proxy: ProxySync, service: str) -> None:
+        self._proxy = proxy
+        self._service = service
+
+    def received(self, frame: ControlStreamFrame) -> None:
+        """The caller has nothing to say."""
+
+    async def run(self, out: Outgoing) -> None:
+        try:
+            found = await self._proxy.inspect(self._service)
+        except (RulesRefused, RulesUnavailable, OSError) as error:
+            raise Refused("UNAVAILABLE", f"the kernel's rules cannot be read: {error}") from None
+        await out.send(AgentStreamFrame(rules=found))
 
 
 def running_container(state: PodState, name: str) -> str:

@@ -26,6 +26,7 @@ VERBS: dict[str, dict[str, str]] = {
         "describe": "Show objects in detail, with their events",
         "delete": "Delete objects by manifest, by name or by selector",
         "explain": "Say what a pod's or node's status means, its cause and its fix",
+        "why": "Say why a service answers or not: its pods, every node's rules, where a packet goes",
     },
     "Workloads": {
         "scale": "Set the number of replicas of a deployment or replica set",

@@ -74,6 +74,7 @@ ACCESS: Mapping[str, Rule] = MappingProxyType(
         **_kind("EndpointSlices"),
         "/podplane.v1.Metrics/Pods": Rule(RESOURCE, "list", "pods/metrics"),
         "/podplane.v1.Metrics/Nodes": Rule(RESOURCE, "list", "nodes/metrics"),
+        "/podplane.v1.Diagnosis/Service": Rule(RESOURCE, "get", "services/diagnosis"),
         "/podplane.v1.Batch/Write": Rule(EACH),
         "/podplane.v1.Cluster/Version": Rule(AUTHENTICATED),
         "/podplane.v1.Cluster/WhoAmI": Rule(AUTHENTICATED),

@@ -7,7 +7,6 @@ the log says why.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -91,16 +90,9 @@ class Metrics:
     async def _report(self, node: str) -> session_pb2.UsageReport | None:
         wish = session_pb2.OpenStream(usage=session_pb2.UsageRequest())
         try:
-            async with (
-                asyncio.timeout(NODE_SECONDS),
-                contextlib.aclosing(self._sessions.open_stream(node, wish)) as frames,
-            ):
-                async for frame in frames:
-                    if frame.HasField("usage"):
-                        return frame.usage
-        except (PodplaneError, TimeoutError) as error:
-            why = str(error) or f"no answer within {NODE_SECONDS:g} s"
-            logger.info("cannot tell what a node uses", extra={"node": node, "error": why})
+            return (await self._sessions.ask(node, wish, NODE_SECONDS)).usage
+        except PodplaneError as error:
+            logger.info("cannot tell what a node uses", extra={"node": node, "error": str(error)})
         return None
 
 

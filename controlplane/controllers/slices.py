@@ -86,13 +86,13 @@ def _ports(service: service_pb2.Service, pod: pod_pb2.Pod) -> _Ports:
         protocol = port.protocol or "TCP"
         number: int | None = port.port
         if port.HasField("targetPort"):
-            number = intstr.resolve_port(port.targetPort, _containers(pod), protocol)
+            number = intstr.resolve_port(port.targetPort, containers(pod), protocol)
         if number:
             found.append((port.name, protocol, number, port.appProtocol))
     return tuple(sorted(found))
 
 
-def _containers(pod: pod_pb2.Pod) -> Iterator[container_pb2.Container]:
+def containers(pod: pod_pb2.Pod) -> Iterator[container_pb2.Container]:
     yield from pod.spec.containers
     yield from (each for each in pod.spec.initContainers if each.restartPolicy == "Always")
 

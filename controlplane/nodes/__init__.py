@@ -8,6 +8,7 @@ caller ─► Sessions.open_stream ─► agent dials Attach ─► Streams     
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -82,6 +83,19 @@ class Sessions:
         if session is None:
             raise Unavailable(f"node {node} is not connected")
         return self.streams.open(node, request, session.control, inbound)
+
+    async def ask(self, node: str, request: session_pb2.OpenStream, seconds: float) -> session_pb2.AgentStreamFrame:
+        """The one frame that a node has to say to a question; Unavailable where it is not connected or too slow."""
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                contextlib.aclosing(self.open_stream(node, request)) as frames,
+            ):
+                async for frame in frames:
+                    return frame
+        except TimeoutError:
+            raise Unavailable(f"no answer within {seconds:g} s") from None
+        raise Unavailable("the node had nothing to say")
 
     def enter(self, node: str, hello: session_pb2.Hello) -> Session:
         """The session of an agent that has said hello. The first agent of a name that still answers wins."""

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 
 from nodeagent.pods.clock import Clock
 from nodeagent.pods.effects import Tell
-from nodeagent.pods.recorder import Recorder, about_node, about_pod
+from nodeagent.pods.recorder import Recorder, about_node, about_pod, about_service
 from nodeagent.pods.state import PodState
 from nodeagent.pods.tools import NodeFacts, Reports
+from nodeagent.proxy.complaints import Complaint
 from podplane.v1.node_pb2 import Node
 from podplane.v1.pod_pb2 import Pod, PodStatus
 from podplane.v1.reference_pb2 import ObjectReference
+from podplane.v1.service_pb2 import Service
 from podplane.v1.session_pb2 import Acknowledge, AgentFrame, PodGone, PodStatusReport, ProxyReport, StreamRefused
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,11 @@ class Outbox(Reports):
     def node_event(self, reason: str, message: str) -> None:
         """A Warning about the node."""
         self._tell(about_node(self._node_name), Tell("Warning", reason, message))
+
+    def service_event(self, service: Service, complaint: Complaint) -> None:
+        """A Warning about a service that this node cannot program."""
+        message = f"on node {self._node_name}: {complaint.message}"
+        self._tell(about_service(service), Tell("Warning", complaint.reason, message))
 
     def _tell(self, about: ObjectReference, tell: Tell) -> None:
         self._events.append(AgentFrame(event=self._recorder.event(about, tell)))

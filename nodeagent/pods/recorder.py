@@ -13,6 +13,7 @@ from podplane.times import stamp
 from podplane.v1.event_pb2 import Event
 from podplane.v1.pod_pb2 import Pod
 from podplane.v1.reference_pb2 import ObjectReference
+from podplane.v1.service_pb2 import Service
 
 _REMEMBERED = 4096
 
@@ -28,6 +29,14 @@ def about_pod(pod: Pod) -> ObjectReference:
 def about_node(name: str) -> ObjectReference:
     """What an event about a node refers to: the kubelet gives its name for a uid."""
     return ObjectReference(kind="Node", apiVersion="v1", name=name, uid=name)
+
+
+def about_service(service: Service) -> ObjectReference:
+    """What an event about a service refers to."""
+    metadata = service.metadata
+    return ObjectReference(
+        kind="Service", apiVersion="v1", namespace=metadata.namespace, name=metadata.name, uid=metadata.uid
+    )
 
 
 class Recorder:

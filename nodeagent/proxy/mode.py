@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.services import HostPort, ServicePort
 
 MASQUERADE_MARK = 0x2000
@@ -83,8 +84,11 @@ class Mode(Protocol):
     def listen(self, heard: Callable[[], None]) -> None:
         """Call heard, on the event loop, when somebody else may have changed something; until close()."""
 
-    def explain(self, service: str) -> tuple[str, ...]:
-        """What is in the kernel for a service, as far as is known, a line each; for people."""
+    async def inspect(self, service: str, ports: tuple[ServicePort, ...], ranges: Ranges) -> Inspection:
+        """Read back what the kernel has of a service (namespace/name), beside what ports make of it.
+
+        Changes neither the kernel nor what is believed of it, and may be called while another method works.
+        """
 
     async def close(self) -> None:
         """Give up sockets and threads. What is in the kernel stays and works."""

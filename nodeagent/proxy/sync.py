@@ -11,25 +11,34 @@ A node whose mode has been changed gets the new mode's rules first; only then wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 
 from nodeagent.proxy import conntrack, modes
+from nodeagent.proxy.complaints import NO_HEALTH_CHECK, UNPROGRAMMED, Complaint, Complaints
 from nodeagent.proxy.desired import Asked, Desires
 from nodeagent.proxy.health import HealthChecks
+from nodeagent.proxy.inspection import fill
 from nodeagent.proxy.mode import Mode, Ranges, RulesRefused, RulesUnavailable, Wanted
+from nodeagent.proxy.obstacles import closed
 from nodeagent.proxy.runner import Pace, Runner
-from nodeagent.proxy.services import HostPort, ServicePort
+from nodeagent.proxy.services import HostPort, ServicePort, Unprogrammable, key_of, ports_of, slices_by_service
 from nodeagent.sandbox import sysctl
 from podplane.errors import NotSupported
 from podplane.v1 import endpointslice_pb2, service_pb2
+from podplane.v1.diagnosis_pb2 import ServiceRules
 
 log = logging.getLogger(__name__)
 
 Programmed = Callable[[int, str], None]
 """(revision, error): everything up to revision is in the kernel, but for what error names; "": all of it."""
 
+Complained = Callable[[service_pb2.Service, Complaint], None]
+
+_TURN = 2.0
+"""Seconds that a question waits for work that is under way."""
 _LOCALNET = "net.ipv4.conf.all.route_localnet"
 
 
@@ -59,6 +68,10 @@ class ProxySync:
         self._standing_host_ports: tuple[HostPort, ...] = ()
         self._stale: set[conntrack.Stale] = set()
         self._callbacks: list[Programmed] = []
+        self._complained: list[Complained] = []
+        self._complaints = Complaints()
+        self._failure = ""
+        self._turn = asyncio.Lock()
         self._works = True
         self._checks = HealthChecks(lambda: self._works)
         self._revision = 0
@@ -75,13 +88,49 @@ class ProxySync:
         """What was given to the kernel since the start: lines, elements or messages, by mode."""
         return self._mode.written if self._mode else 0
 
-    def explain(self, service: str) -> tuple[str, ...]:
-        """What is in the kernel for a service (namespace/name), a line each; for people."""
-        return self._mode.explain(service) if self._mode else ()
+    async def inspect(self, key: str) -> ServiceRules:
+        """What the kernel has of a service (namespace/name) now, beside what was asked for last.
+
+        Raises RulesRefused, RulesUnavailable, OSError where the kernel cannot be read.
+        """
+        async with self._between():
+            asked, ranges, mode = self._asked, self._ranges, self._mode
+            error = self._failure or self.problem or ""
+            made = ServiceRules(mode=self.mode, programmedRevision=self._revision, error=error)
+            service = next((each for each in asked.services if key_of(each) == key), None) if asked else None
+            if asked is None or service is None:
+                made.error = error if asked else error or "the agent has not heard of any service since its start"
+                return made
+            made.known, made.knownRevision, made.serviceError = True, asked.revision, self._complaints.of(key)
+            if mode is None or ranges is None:
+                made.error = error or "the agent has not programmed anything since its start"
+                return made
+            try:
+                ports = ports_of(service, slices_by_service(asked.slices).get(key, ()), asked.node_name)
+            except Unprogrammable as refusal:
+                made.serviceError = str(refusal)
+                return made
+            fill(made, ports, await mode.inspect(key, ports, ranges))
+            # A jump of ours comes first there, and lets pass what is ours.
+            made.obstacles.extend(await asyncio.to_thread(closed, "ip filter" if mode.name == "iptables" else ""))
+            return made
+
+    @contextlib.asynccontextmanager
+    async def _between(self) -> AsyncIterator[None]:
+        """When nothing is written, or beside what takes long: then it is seen half done, which is the truth."""
+        async with contextlib.AsyncExitStack() as stack:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TURN):
+                    await stack.enter_async_context(self._turn)
+            yield
 
     def on_programmed(self, callback: Programmed) -> None:
         """Call back after each time of work that something was asked for, whether it succeeded or not."""
         self._callbacks.append(callback)
+
+    def on_complaint(self, callback: Complained) -> None:
+        """Call back when a service cannot be programmed: at once, and now and then while it lasts."""
+        self._complained.append(callback)
 
     def configure(self, pod_cidr: str, cluster_cidr: str) -> None:
         """Say which range the node's pods have and which all pods have; nothing is programmed before."""
@@ -136,10 +185,11 @@ class ProxySync:
         if asked is None or ranges is None:
             return True
         try:
-            refused = await self._program(asked, ranges) if changed else await self._look()
-            self._works = True
+            async with self._turn:
+                refused = await self._program(asked, ranges) if changed else await self._look()
+            self._works, self._failure = True, ""
         except (RulesRefused, RulesUnavailable, OSError) as error:
-            self._works = False
+            self._works, self._failure = False, str(error)
             log.warning("cannot program the services: %s", error)
             self._report(str(error))
             return False
@@ -157,19 +207,31 @@ class ProxySync:
             self._mode = await self._open()
         self._mode.listen(self._runner.suspect)
         desired = self._desires.of(asked, ranges, self._host_ports)
-        refused = await self._mode.apply(desired.wanted)
-        self._note(desired.wanted, refused)
+        unprogrammed = await self._mode.apply(desired.wanted)
+        self._note(desired.wanted, unprogrammed)
+        refused: dict[str, str] = {}
         if not self._is_alone:
             left = await modes.remove_others(self._mode.name)
             self._is_alone = not left
-            refused |= left
-        refused |= self._open_localhost() | await self._forget() | await self._checks.set(desired.checks)
+            refused = left
+        unanswered = await self._checks.set(desired.checks)
+        self._complain(asked, desired.errors | unprogrammed, unanswered)
+        refused |= self._open_localhost() | await self._forget() | unanswered
         self._revision = asked.revision
-        errors = desired.errors | refused
+        errors = desired.errors | unprogrammed | refused
         for key, message in errors.items():
             log.warning("cannot program all of %s: %s", key, message)
         self._report(_joined(errors))
-        return bool(refused)
+        return bool(unprogrammed or refused)
+
+    def _complain(self, asked: Asked, unprogrammed: dict[str, str], unanswered: dict[str, str]) -> None:
+        standing = {key: Complaint(NO_HEALTH_CHECK, message) for key, message in unanswered.items()}
+        standing |= {key: Complaint(UNPROGRAMMED, message) for key, message in unprogrammed.items()}
+        due = dict(self._complaints.due(standing, asyncio.get_running_loop().time()))
+        for service in asked.services if due else ():
+            if (complaint := due.get(key_of(service))) is not None:
+                for callback in self._complained:
+                    callback(service, complaint)
 
     async def _open(self) -> Mode:
         try:

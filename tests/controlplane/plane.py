@@ -20,9 +20,9 @@ from controlplane.server import ControlPlane, open_objects
 from controlplane.tokens import BOOTSTRAP, Tokens
 from podplane.kinds import NAMESPACE
 from podplane.tls import CHANNEL_OPTIONS, node_channel_credentials, token_channel_credentials
-from podplane.v1 import batch_pb2, cluster_pb2, metrics_pb2, services_pb2, session_pb2
+from podplane.v1 import batch_pb2, cluster_pb2, diagnosis_pb2, metrics_pb2, services_pb2, session_pb2
 
-FILES = (services_pb2, batch_pb2, cluster_pb2, metrics_pb2, session_pb2)
+FILES = (services_pb2, batch_pb2, cluster_pb2, diagnosis_pb2, metrics_pb2, session_pb2)
 METHODS = {
     f"/{service.full_name}/{method.name}": method
     for file in FILES

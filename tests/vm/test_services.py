@@ -11,7 +11,7 @@ from tests.vm.conftest import MakeMachine
 from tests.vm.machine import Machine, Shape
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
-SUITE = ("tests/net/test_services.py", "tests/net/test_proxy.py")
+SUITE = ("tests/net/test_services.py", "tests/net/test_proxy.py", "tests/net/test_inspection.py")
 
 
 @pytest.fixture(scope="module")

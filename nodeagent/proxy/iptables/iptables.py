@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import chain
 
-from nodeagent.proxy.iptables import adopt
+from nodeagent.proxy.inspection import Inspection
+from nodeagent.proxy.iptables import adopt, lines
 from nodeagent.proxy.iptables.backend import detect, others
 from nodeagent.proxy.iptables.isolate import Entry, Isolator
 from nodeagent.proxy.iptables.kernel import Iptables, clean
 from nodeagent.proxy.iptables.rules import Part, assemble, part
 from nodeagent.proxy.mode import Ranges, RulesUnavailable, Wanted
+from nodeagent.proxy.services import ServicePort
 
 _THOROUGH = 60.0
 """Seconds between readings of all legacy rules, whose fingerprint does not tell of every change."""
@@ -82,13 +83,8 @@ class IptablesMode:
     def listen(self, heard: Callable[[], None]) -> None:
         self._iptables.listen(heard)
 
-    def explain(self, service: str) -> tuple[str, ...]:
-        entry = self._standing.get(service)
-        if entry is None:
-            return ()
-        own = entry.part
-        shared = chain(own.portals, own.node_ports, own.refused, own.refused_node_ports)
-        return (*shared, *(f"{name}: {rule}" for name, rules in own.chains.items() for rule in rules))
+    async def inspect(self, service: str, ports: tuple[ServicePort, ...], ranges: Ranges) -> Inspection:
+        return lines.inspection(service, ports, ranges, await self._iptables.observed())
 
     async def close(self) -> None:
         self._iptables.deafen()

@@ -68,6 +68,10 @@ class Iptables:
         """What of ours stands. Raises RulesRefused, RulesUnavailable."""
         return (await self._standing()).tables
 
+    async def observed(self) -> Observed:
+        """What of ours stands at this moment, in our words; no belief changes. Raises as found()."""
+        return self._in_our_words(parse(await self.backend.saved()))
+
     async def apply(self, wanted: Tables) -> None:
         """Bring the kernel to wanted, writing only what differs. Raises RulesRefused, RulesUnavailable."""
         with answering(self._changes, lambda: self.written):

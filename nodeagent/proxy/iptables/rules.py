@@ -28,7 +28,7 @@ SERVICES, NODEPORTS = f"{PREFIX}SERVICES", f"{PREFIX}NODEPORTS"
 """The chains of both tables in which services have their lines."""
 OWN_KINDS = ("SVC", "SVL", "EXT", "SEP")
 """The chains of one service are named PODPLANE-<kind>-<hash>."""
-_POSTROUTING, _HOSTPORTS = f"{PREFIX}POSTROUTING", f"{PREFIX}HOSTPORTS"
+_POSTROUTING, HOSTPORTS = f"{PREFIX}POSTROUTING", f"{PREFIX}HOSTPORTS"
 _MARK_MASQ, _FORWARD, _INPUT = f"{PREFIX}MARK-MASQ", f"{PREFIX}FORWARD", f"{PREFIX}INPUT"
 _REFUSE = "-j REJECT --reject-with icmp-port-unreachable"
 _MASQUERADE = "-j MASQUERADE --random-fully"
@@ -99,7 +99,7 @@ def assemble(parts: Iterable[Part], ranges: Ranges, host_ports: Iterable[HostPor
     # Node ports come last, so that a service's own address wins where it is an address of the node as well.
     local = "-m addrtype --dst-type LOCAL"
     last = f'-m comment --comment "node ports, after every cluster IP" {local} -j {NODEPORTS}'
-    pods = f'-m comment --comment "host ports of pods, after every service" {local} -j {_HOSTPORTS}'
+    pods = f'-m comment --comment "host ports of pods, after every service" {local} -j {HOSTPORTS}'
     nat |= _host_ports(host_ports)
     nat |= {
         SERVICES: (*portals, last, pods),
@@ -219,7 +219,7 @@ def _host_ports(host_ports: Iterable[HostPort]) -> dict[str, Rules]:
             f"-s 127.0.0.0/8 {comment} -j {_MARK_MASQ}",
             f"-p {item.protocol} {comment} -j DNAT --to-destination {item.target}",
         )
-    return {_HOSTPORTS: tuple(lines), **chains}
+    return {HOSTPORTS: tuple(lines), **chains}
 
 
 def _postrouting() -> Rules:

@@ -14,10 +14,11 @@ from ipaddress import IPv4Address, IPv4Interface
 
 from nodeagent import netlink
 from nodeagent.netlink import NLM_F_CREATE, NLM_F_EXCL, NetlinkError, Request
+from nodeagent.proxy.ipvs.plan import DEVICE
 from nodeagent.sandbox import links
 from nodeagent.sandbox.rtnl import LINK, Message, encode, nest
 
-NAME = "podplane-ipvs0"
+NAME = DEVICE
 _RTM_NEWLINK = 16
 _IFA_LOCAL = 2
 _INDEX_OFFSET, _ATTRIBUTES_OFFSET = 4, 8  # struct ifaddrmsg

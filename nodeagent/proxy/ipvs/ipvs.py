@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from nodeagent import netlink
 from nodeagent.proxy.changes import ADDRESSES, RULES, Changes, deaf
+from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.ipvs import device, kernel, node, ruleset, table
 from nodeagent.proxy.ipvs.node import Node
 from nodeagent.proxy.ipvs.plan import Part, host_ports, part
@@ -195,9 +196,9 @@ class IpvsMode:
                 for changes in self._changes:
                     changes.resume(_REST)
 
-    def explain(self, service: str) -> tuple[str, ...]:
-        found = self._standing.get(service)
-        return self._node.describe(found) if found is not None else ()
+    async def inspect(self, _service: str, ports: tuple[ServicePort, ...], ranges: Ranges) -> Inspection:
+        scheduler, hertz = self._scheduler, self._node.hertz
+        return await _in_thread(lambda: node.inspect(ports, ranges, scheduler, hertz))
 
     async def close(self) -> None:
         self._deafen()

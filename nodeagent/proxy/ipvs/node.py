@@ -11,15 +11,17 @@ RulesUnavailable and OSError.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nodeagent import netlink
-from nodeagent.proxy.ipvs import device, kernel, ruleset, servers, table
+from nodeagent.proxy.inspection import Inspection
+from nodeagent.proxy.ipvs import device, kernel, lines, ruleset, servers, table
 from nodeagent.proxy.ipvs.plan import Front, Part, Server, Target, hash_of
 from nodeagent.proxy.ipvs.ruleset import Ruleset
 from nodeagent.proxy.ipvs.servers import Standing, Step
 from nodeagent.proxy.mode import Ranges, RulesRefused
+from nodeagent.proxy.services import ServicePort
 from nodeagent.sandbox import sysctl
 
 Parts = Mapping[str, Part]
@@ -60,6 +62,7 @@ class Node:
 
     def __init__(self, hertz: int) -> None:
         """hertz: the kernel's. Raises RulesUnavailable, OSError."""
+        self.hertz = hertz
         self._ipvs = kernel.Ipvs(hertz)
         try:
             self._route = netlink.Socket()
@@ -125,18 +128,6 @@ class Node:
         self._whole()
         self._is_known = True
         return self.written > written
-
-    def describe(self, part: Part) -> tuple[str, ...]:
-        """What a service has, a line each."""
-        lines = []
-        for front, server in part.servers.items():
-            there = self._standing.get(front)
-            sticky = f" persistent {server.affinity}" if server.affinity else ""
-            reals = sorted(there.reals.items()) if there else ()
-            ends = ", ".join(f"{address}:{port} weight {real.weight}" for (address, port), real in reals)
-            lines.append(f"virtual server {front} {server.scheduler}{sticky}: {ends or 'none'}")
-        lines += [f"{name} {key}{f' : {value}' if value else ''}" for (name, key), value in part.elements.items()]
-        return (*lines, *(f"{name}: {rule}" for name, rules in part.chains.items() for rule in rules))
 
     def _change(self, old: Union, parts: Parts) -> dict[str, str]:
         """From old to the parts that have come in its place; what costs, costs for these alone."""
@@ -250,6 +241,20 @@ def _by_service(parts: Parts, failed: Mapping[Step, str], addresses: Mapping[str
             if words:
                 refused[key] = "; ".join(words[:3])
     return refused
+
+
+def inspect(ports: Sequence[ServicePort], ranges: Ranges, scheduler: str, hertz: int) -> Inspection:
+    """What the kernel has of a service, read anew. Raises RulesUnavailable, RulesRefused, OSError."""
+    with netlink.Socket() as route:
+        found = device.find(route)
+        have = device.addresses(route, found[0]) if found else set()
+    ipvs = kernel.Ipvs(hertz)
+    try:
+        standing = ipvs.standing(have | {port.cluster_ip for port in ports})
+    finally:
+        ipvs.close()
+    there = lines.listed(ruleset.read()) if ruleset.fingerprint() else lines.Listed()
+    return lines.inspection(ports, ranges, scheduler, have, standing, there)
 
 
 def remove() -> None:

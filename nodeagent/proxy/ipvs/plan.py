@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from nodeagent.proxy.mode import MASQUERADE_MARK, Ranges
 from nodeagent.proxy.services import Endpoint, HostPort, ServicePort
 
+DEVICE = "podplane-ipvs0"
+"""Has the service addresses."""
 MARK_TAGS = {"tcp": 0xB1, "udp": 0xB2}
 """The low 13 bits of a mark of ours; bit 13 says "masquerade", and the bits above it are a port's own."""
 _TAG_BITS = 0x1FFF

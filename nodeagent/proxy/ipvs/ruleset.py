@@ -76,8 +76,17 @@ class Ruleset:
 
 def load(text: str) -> None:
     """Have nft do all of it, or nothing. Raises RulesRefused, RulesUnavailable."""
+    _nft(["-f", "-"], text)
+
+
+def read() -> str:
+    """The table as JSON, by nft. Raises RulesRefused where there is none, RulesUnavailable."""
+    return _nft(["-j", "list", "table", "ip", TABLE])
+
+
+def _nft(arguments: list[str], text: str = "") -> str:
     try:
-        done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=_DEADLINE)
+        done = subprocess.run(["nft", *arguments], input=text, capture_output=True, text=True, timeout=_DEADLINE)
     except FileNotFoundError:
         raise RulesUnavailable("the program nft is not installed (Debian's package is nftables)") from None
     except subprocess.TimeoutExpired:
@@ -85,6 +94,7 @@ def load(text: str) -> None:
     if done.returncode != 0:
         words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise RulesRefused(f"nft: {words[0]}")
+    return done.stdout
 
 
 def generation() -> int:

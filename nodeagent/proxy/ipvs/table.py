@@ -42,7 +42,7 @@ def base(ranges: Ranges) -> str:
     for name, kind in SETS.items():
         lines.append(f"{'map' if ': verdict' in kind else 'set'} {name} {{ {kind}; }}")
     lines.append(f"set themselves {{ type ipv4_addr . ipv4_addr; {_themselves(ranges.pod_cidr)} }}")
-    for name, rules in _chains(ranges).items():
+    for name, rules in chains(ranges).items():
         lines += [f"chain {name} {{", *rules, "}"]
     return "\n".join([*lines, "}"]) + "\n"
 
@@ -59,7 +59,7 @@ def _themselves(pod_cidr: str) -> str:
     return f"elements = {{ {', '.join(f'{ip} . {ip}' for ip in owners)} }};" if owners else ""
 
 
-def _chains(ranges: Ranges) -> Mapping[str, tuple[str, ...]]:
+def chains(ranges: Ranges) -> Mapping[str, tuple[str, ...]]:
     mark = f"{MASQUERADE_MARK:#x}"
     unmark = f"meta mark set meta mark and {~MASQUERADE_MARK & 0xFFFFFFFF:#x}"
     local = "ip daddr != @addresses fib daddr type local"

@@ -10,17 +10,19 @@ Fails with RulesRefused, RulesUnavailable and OSError; belief is then thrown awa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.mode import Ranges, RulesRefused
-from nodeagent.proxy.nftables import adopt
+from nodeagent.proxy.nftables import adopt, lines
 from nodeagent.proxy.nftables.library import Run
 from nodeagent.proxy.nftables.parts import Key, Part, Value
 from nodeagent.proxy.nftables.reading import Reader, Shape, elements
 from nodeagent.proxy.nftables.script import Changes, Layout, Script, first_error, rule_count, script
 from nodeagent.proxy.nftables.table import CONTAINERS, TABLE, Rules, base, is_pick, pick_rules, stamp
+from nodeagent.proxy.services import ServicePort
 
 _PURGES = 5
 _TRIES = 3
@@ -200,6 +202,19 @@ class Table:
             except RulesRefused:
                 if tries == 1:  # one of them ended by itself, each time
                     raise
+
+
+def inspect(service: str, ports: Sequence[ServicePort], ranges: Ranges) -> Inspection:
+    """What the kernel has of a service, read anew. Raises OSError."""
+    reader = Reader()
+    try:
+        shape = reader.shape() or Shape("", {}, (), "")
+        containers = lines.known_containers(shape.containers)
+        names = [name for name in containers if name in shape.containers and not name.startswith("aff-")]
+        found = {key: value for name in names for key, value in elements(name, reader.raw(name))}
+    finally:
+        reader.close()
+    return lines.inspection(service, ports, ranges, shape.chains, found, containers)
 
 
 def by_parts(old: Parts, new: Parts) -> Changes:

@@ -7,10 +7,12 @@ nor how it gets into the kernel (kernel.py), where everything that blocks happen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from nodeagent.proxy.changes import Changes, answering, deaf
+from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.mode import Ranges, RulesRefused, RulesUnavailable, Wanted
+from nodeagent.proxy.nftables import kernel
 from nodeagent.proxy.nftables.kernel import Blamed, Table
 from nodeagent.proxy.nftables.library import Run, runner
 from nodeagent.proxy.nftables.parts import Part, host_part, part, places
@@ -137,18 +139,11 @@ class NftablesMode:
             except OSError as error:
                 raise RulesUnavailable(f"cannot listen for changes of rules: {error}") from error
 
-    def explain(self, service: str) -> tuple[str, ...]:
-        return tuple(_explained(self._standing.get(service, Part())))
+    async def inspect(self, service: str, ports: tuple[ServicePort, ...], ranges: Ranges) -> Inspection:
+        return await asyncio.to_thread(kernel.inspect, service, ports, ranges)
 
     async def close(self) -> None:
         if self._changes is not None:
             self._changes.close()
             self._changes = None
         self._table.close()
-
-
-def _explained(item: Part) -> Iterator[str]:
-    for (container, key), (value, _) in item.elements.items():
-        yield f"{container}: {key} : {value}" if value else f"{container}: {key}"
-    for name, rules in item.chains.items():
-        yield from (f"{name}: {rule}" for rule in rules or ())

@@ -1,0 +1,64 @@
+"""What a node's kernel has of one service beside what it should have, as the answer to `podctl why service`. Pure.
+
+A mode gives both as lines in its own words, spelled alike; here they are compared, and each way of a packet is told
+with the lines that it meets. Lists are cut: a service may have thousands of endpoints. Cannot fail.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from nodeagent.proxy.services import ServicePort
+from nodeagent.proxy.ways import FORWARD, Way, ways
+from podplane.v1.diagnosis_pb2 import ServiceRules, ServiceWay
+
+MOST = 50
+"""Entries of each list that are told."""
+
+Lines = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """wanted: what should be there for the service, and for all services. standing: what the kernel has of it.
+
+    links: the wanted lines that a packet meets. obstacles: rules of others that may stop it.
+    """
+
+    wanted: Lines
+    standing: Lines
+    links: Callable[[Way], Lines]
+    obstacles: Lines = ()
+
+
+def fill(made: ServiceRules, ports: Iterable[ServicePort], found: Inspection) -> None:
+    """Say what was found."""
+    missing = list((Counter(found.wanted) - Counter(found.standing)).elements())
+    extra = list((Counter(found.standing) - Counter(found.wanted)).elements())
+    made.standing = len(found.wanted) - len(missing)
+    made.missing.extend(missing[:MOST])
+    made.extra.extend(extra[:MOST])
+    made.missingCount, made.extraCount = len(missing), len(extra)
+    made.obstacles.extend(found.obstacles[:MOST])
+    lost = frozenset(missing)
+    for port in ports:
+        for way in ways(port):
+            made.ways.append(_way(way, found.links(way), lost))
+
+
+def _way(way: Way, links: Sequence[str], lost: frozenset[str]) -> ServiceWay:
+    return ServiceWay(
+        source=way.source,
+        destination=way.destination,
+        address=way.address,
+        protocol=way.port.protocol.upper(),
+        port=way.number,
+        portName=way.port.name,
+        action=way.action,
+        masquerade=way.masquerade and way.action == FORWARD,
+        endpoints=[str(endpoint) for endpoint in way.endpoints[:MOST]],
+        links=links[:MOST],
+        missing=[line for line in links if line in lost][:MOST],
+    )

@@ -1,0 +1,118 @@
+"""What one service should have and has in iptables, as lines `table CHAIN: rule`; and which a packet meets. Pure.
+
+Beside the service's own rules: those that all share, without which none works, and strangers among them. Host ports are
+left out. Cannot fail.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from nodeagent.proxy.inspection import Inspection
+from nodeagent.proxy.iptables import adopt
+from nodeagent.proxy.iptables.rules import (
+    HOSTPORTS,
+    JUMPS,
+    NODEPORTS,
+    PREFIX,
+    SERVICES,
+    Jump,
+    Rules,
+    Tables,
+    assemble,
+    part,
+)
+from nodeagent.proxy.iptables.text import Observed
+from nodeagent.proxy.mode import Ranges
+from nodeagent.proxy.services import ServicePort
+from nodeagent.proxy.ways import FORWARD, NODE, NODE_PORT, OUTSIDE, POD, Way
+
+_SHARED = (SERVICES, NODEPORTS)
+_MASQUERADING = (f"{PREFIX}MARK-MASQ", f"{PREFIX}POSTROUTING")
+
+
+def inspection(service: str, ports: Sequence[ServicePort], ranges: Ranges, present: Observed) -> Inspection:
+    """ports: what the service should have now; present: what stands."""
+    made = part(ports, ranges)
+    tables = assemble([made], ranges)
+    found = adopt.parts(present.tables).get(service)
+    own = {*made.chains, *(found.chains if found else ())}
+    shared = {chain for chains in tables.values() for chain in chains if chain not in made.chains} - {HOSTPORTS}
+    wanted = [*_lines(tables, {*own, *shared}), *map(_jump, JUMPS)]
+    jumps = [*Counter(present.jumps).elements(), *present.strays]
+    standing = [*_lines(present.tables, {*own, *shared}, service), *map(_jump, jumps)]
+    return Inspection(tuple(wanted), tuple(standing), lambda way: tuple(dict.fromkeys(_met(tables, ranges, way))))
+
+
+def _line(table: str, chain: str, rule: str) -> str:
+    return f"{table} {chain}: {rule}"
+
+
+def _jump(jump: Jump) -> str:
+    return _line(jump.table, jump.chain, jump.rule)
+
+
+def _lines(tables: Tables, chains: Iterable[str], service: str = "") -> Iterator[str]:
+    """Of these chains. service: of the lines in chains that all services share, its own and nobody's only."""
+    for table, found in tables.items():
+        for chain in sorted(found.keys() & set(chains)):
+            for rule in found[chain]:
+                if not service or chain not in _SHARED or adopt.owner(rule) in (service, None):
+                    yield _line(table, chain, rule)
+
+
+def _met(tables: Tables, ranges: Ranges, way: Way) -> Iterator[str]:
+    table = "nat" if way.action == FORWARD else "filter"
+    chains = tables[table]
+    base, between = _entry(way)
+    yield from (_jump(each) for each in JUMPS if (each.table, each.chain) == (table, base))
+    shared = NODEPORTS if way.destination == NODE_PORT else SERVICES
+    if between:
+        yield from (_line(table, between, rule) for rule in chains[between] if rule.endswith(f"-j {shared}"))
+    for rule in chains.get(shared, ()):
+        if all(word in f"{rule} " for word in _asked(way)):
+            yield _line(table, shared, rule)
+            yield from _followed(chains, rule, table, ranges, way)
+    if way.action == FORWARD and way.masquerade:
+        for chain in _MASQUERADING:
+            yield from (_line(table, chain, rule) for rule in chains[chain])
+
+
+def _entry(way: Way) -> tuple[str, str]:
+    """The chain of the kernel's that such a packet begins in, and the one of ours that leads on from there."""
+    if way.action == FORWARD:
+        return "OUTPUT" if way.source == NODE else "PREROUTING", SERVICES if way.destination == NODE_PORT else ""
+    if way.destination == NODE_PORT:
+        return "INPUT", f"{PREFIX}INPUT"
+    return ("OUTPUT", "") if way.source == NODE else ("FORWARD", f"{PREFIX}FORWARD")
+
+
+def _asked(way: Way) -> list[str]:
+    address = [f"-d {way.address}/32 "] if way.address else []
+    return [*address, f"-p {way.port.protocol} ", f"--dport {way.number} "]
+
+
+def _followed(chains: Mapping[str, Rules], rule: str, table: str, ranges: Ranges, way: Way) -> Iterator[str]:
+    """The rules of the chains that a rule leads to, over however many jumps, but for those of other sources."""
+    ahead, seen = [rule], set(_MASQUERADING)
+    while ahead:
+        target = ahead.pop(0).rpartition("-j ")[2].split(" ")[0]
+        if not target.startswith(PREFIX) or target in seen:
+            continue
+        seen.add(target)
+        for found in chains.get(target, ()):
+            if _concerns(found, ranges, way):
+                yield _line(table, target, found)
+                ahead.append(found)
+
+
+def _concerns(rule: str, ranges: Ranges, way: Way) -> bool:
+    if rule.startswith(f"! -s {ranges.cluster_cidr} "):
+        return way.source != POD
+    if rule.startswith(f"-s {ranges.pod_cidr} "):
+        return way.source == POD
+    if "--src-type LOCAL" in rule:
+        return way.source == NODE
+    # The last rule of a Local port's chain is for those that none before it has taken.
+    return way.source == OUTSIDE or not way.port.external_local or " from outside" not in rule
