@@ -87,8 +87,10 @@ def _table(
 ) -> str:
     edits = {chain: found for chain, rules in changed.items() if (found := _edits(chain, old.get(chain, ()), rules))}
     whole = {chain: rules for chain, rules in changed.items() if chain not in edits}
-    # A declared chain is emptied, or made; only then may it go, or be jumped to.
-    lines = [f"*{table}", *(f":{chain} - [0:0]" for chain in (*whole, *gone)), *bases]
+    # A declared chain is emptied, or made; only then may it go, or be jumped to. The last of the alphabet comes first:
+    # iptables-nft keeps its chains sorted in a list, which it searches from the front for each new one's place.
+    declared = sorted((*whole, *gone), reverse=True)
+    lines = [f"*{table}", *(f":{chain} - [0:0]" for chain in declared), *bases]
     lines += [f"-A {chain} {rule}" for chain, rules in whole.items() for rule in rules]
     lines += [line for found in edits.values() for line in found]
     lines += [f"-X {chain}" for chain in gone]

@@ -34,6 +34,12 @@ def test_only_chains_that_differ_are_written() -> None:
     assert touched == {"nat": {"PODPLANE-C": ("-j PODPLANE-A", "-j RETURN"), "PODPLANE-B": ()}}
 
 
+def test_chains_are_declared_in_the_order_that_iptables_nft_takes_without_a_search() -> None:
+    chains: Tables = {"nat": {f"PODPLANE-{name}": () for name in ("B", "C", "A")}}
+    declared = [line for line in restore(Observed({}, ALL), chains)[0].splitlines() if line.startswith(":")]
+    assert declared == [f":PODPLANE-{name} - [0:0]" for name in ("C", "B", "A")]
+
+
 def test_missing_jumps_are_put_first_and_doubled_ones_taken_out() -> None:
     nat = [jump for jump in JUMPS if jump.table == "nat"]
     present = Observed({"nat": {}, "filter": {}}, {**ALL, nat[0]: 0, nat[1]: 3})
