@@ -14,7 +14,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
@@ -23,6 +23,7 @@ NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
 
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
 _NLM_F_CAPPED = 0x100
@@ -36,6 +37,7 @@ _NETLINK_EXT_ACK = 11
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _RECEIVE = 1 << 18
+_SO_SNDBUFFORCE = 32
 _DEADLINE = 5.0
 _DUMP_TRIES = 5
 
@@ -116,6 +118,29 @@ class Socket:
         for error in self.attempt(*requests):
             if error is not None:
                 raise error
+
+    def transact(self, subsystem: int, requests: Sequence[Request]) -> None:
+        """Do all requests or none, as one transaction of an nfnetlink subsystem. Raises the first refusal.
+
+        For a socket of its own: what is said after a refusal is left unread.
+        """
+        header = struct.pack("!BBH", 0, 0, subsystem)
+        begin, end = (Request(kind, 0, header, "") for kind in (_BATCH_BEGIN, _BATCH_END))
+        # A refusal is told in any case; that there was none, by the last one's acknowledgement.
+        *others, last = requests
+        last = replace(last, flags=last.flags | NLM_F_ACK)
+        with self._lock:
+            # However much it is, it is one datagram.
+            size = sum(len(item.body) + 20 for item in requests)
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * size + _RECEIVE)
+            first = self._send([begin, *others, last, end], NLM_F_REQUEST) + 1
+            while True:
+                for sequence, kind, flags, body in self._receive():
+                    if kind == _NLMSG_ERROR and first - 1 <= sequence <= first + len(requests):
+                        asked = requests[min(max(0, sequence - first), len(requests) - 1)].asked
+                        if (error := _error(body, flags, asked)) is not None:
+                            raise error
+                        return
 
     def ask(self, request: Request) -> bytes:
         """Send a request that is answered by one message and return that message's body."""

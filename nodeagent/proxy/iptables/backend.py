@@ -22,7 +22,7 @@ from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
 _DEADLINE = 60.0
 """Seconds for one command."""
 _LINES_PER_SECOND = 1000
-"""What a restore gets more time for: 10,000 services are 110,000 lines and took iptables-nft-restore 14 s, 30,000 130."""
+"""What a restore gets more time for: 10,000 services are 110,000 lines and take iptables-nft-restore 14 s."""
 _LOCK_WAIT = "5"
 _RESOURCE_PROBLEM = 4
 _LEGACY_IN_USE = Path("/proc/thread-self/net/ip_tables_names")

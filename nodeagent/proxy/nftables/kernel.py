@@ -1,7 +1,9 @@
 """The table in the kernel, kept as wanted: what stands, what differs, what others have changed.
 
-Owns the table `podplane-services` and nothing else: foreign tables stay byte for byte. Every change is one
-transaction, and holds only the elements that differ. A table that an earlier agent left is adopted where its layout is
+Owns the table `podplane-services` and nothing else: foreign tables stay byte for byte. Every change holds only the
+elements that differ, and is one transaction; chains and containers that are new stand before it, in one of their own,
+since nothing leads to them yet. Elements alone go by netlink (messages.py): nft takes ten times as long; it is asked
+where the kernel does not take them, and says why. A table that an earlier agent left is adopted where its layout is
 ours, element by element; else the whole is written anew, in one transaction as well. Blocks: for use in one thread at a
 time.
 Fails with RulesRefused, RulesUnavailable and OSError; belief is then thrown away and read again.
@@ -10,27 +12,41 @@ Fails with RulesRefused, RulesUnavailable and OSError; belief is then thrown awa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from nodeagent import netlink
 from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.mode import Ranges, RulesRefused
-from nodeagent.proxy.nftables import adopt, lines
+from nodeagent.proxy.nftables import adopt, lines, messages
+from nodeagent.proxy.nftables.differences import (
+    Delta,
+    Parts,
+    adopted,
+    by_elements,
+    by_parts,
+    grown,
+    layout_of,
+    layout_stamp,
+    with_hairpins,
+)
 from nodeagent.proxy.nftables.library import Run
 from nodeagent.proxy.nftables.parts import Key, Part, Value
 from nodeagent.proxy.nftables.reading import Reader, Shape, elements
-from nodeagent.proxy.nftables.script import Changes, Layout, Script, first_error, rule_count, script
-from nodeagent.proxy.nftables.table import CONTAINERS, TABLE, Rules, base, is_pick, pick_rules, stamp
+from nodeagent.proxy.nftables.script import Changes, Layout, Script, first_error, only_grows, rule_count, script
+from nodeagent.proxy.nftables.table import CONTAINERS, TABLE, Rules, base
 from nodeagent.proxy.services import ServicePort
 
+log = logging.getLogger(__name__)
+
+_NETLINK_NETFILTER = 12
 _PURGES = 5
 _TRIES = 3
 """Times that something is written before a refusal counts although somebody else changed rules meanwhile."""
 _SHOWN = 200
 """Characters of a line that was refused."""
-_HAIRPINS = "hairpins"
-Parts = Mapping[str, Part]
 
 
 class Blamed(RulesRefused):
@@ -43,12 +59,14 @@ class Blamed(RulesRefused):
 
 @dataclass(frozen=True, slots=True)
 class _Present:
-    """What stands: the layout, and either whose parts, or which elements where these had to be read."""
+    """What stands: the layout, and the elements where these had to be read."""
 
     layout: Layout | None
     """None: it is not ours, and has to be made anew."""
-    parts: Parts
     elements: Mapping[Key, Value] | None = None
+    """None: those of the parts."""
+    is_absent: bool = False
+    """There is no table at all."""
 
 
 class Table:
@@ -62,7 +80,7 @@ class Table:
         self._run = run
         self._reader = Reader()
         self._ranges = Ranges("", "")
-        self._parts: Parts = {}
+        self._parts: dict[str, Part] = {}
         self._layout: Layout | None = None
         self._generation = -1
         self._shape = ""
@@ -70,6 +88,11 @@ class Table:
 
     def close(self) -> None:
         self._reader.close()
+
+    @property
+    def parts(self) -> Parts:
+        """What each service has, as far as is known."""
+        return self._parts
 
     @property
     def certain(self) -> bool:
@@ -88,35 +111,47 @@ class Table:
             return {}
         return adopt.parts(services, present.elements, present.layout.containers)
 
-    def bring(self, parts: Parts, ranges: Ranges, *, apart: bool = False) -> None:
-        """Bring the kernel to parts. apart: so that a refusal can name the service. Raises Blamed."""
-        wanted = {**parts, _HAIRPINS: _hairpins(parts.values())}
-        layout = _layout(wanted.values(), ranges)
+    def bring(self, delta: Delta, ranges: Ranges, *, apart: bool = False) -> None:
+        """Bring the kernel to the parts and delta. apart: so that a refusal can name the service. Raises Blamed."""
         for tries in range(_TRIES, 0, -1):
             present = self._present(ranges)
+            whole, layout, changes = self._changes(present, delta, ranges)
             try:
-                self._write(self._script(present, layout, wanted, apart=apart), layout)
+                self._write(present, layout, changes, apart=apart)
                 break
             except Blamed:
                 if tries == 1 or self._undisturbed:
                     raise
                 self._layout = None  # somebody may have taken what was to be replaced
-        self._parts, self._ranges = wanted, ranges
+        changed = {key: item for key, item in whole.items() if item is not None and self._parts.get(key) is not item}
+        self._parts |= changed
+        for key in [key for key, item in whole.items() if item is None]:
+            self._parts.pop(key, None)
+        self._ranges = ranges
         if self._shape == "":
             self._learn()
-        self._purge(present, wanted)
+        self._purge(present, changed.values())
+
+    def _changes(self, present: _Present, delta: Delta, ranges: Ranges) -> tuple[Delta, Layout, Changes]:
+        """Whose parts change, the layout then, and what changes in the kernel."""
+        if present.elements is not None:
+            whole = with_hairpins({}, {**self._parts, **delta})
+            return whole, layout_of(whole.values(), ranges, present.layout), by_elements(present.elements, whole)
+        assert present.layout is not None
+        delta = with_hairpins(self._parts, delta)
+        layout = grown(present.layout, self._parts, delta)
+        layout = layout or layout_of({**self._parts, **delta}.values(), ranges, present.layout)
+        return delta, layout, by_parts(self._parts, delta)
 
     def mend(self) -> bool | None:
         """See mode.Mode.look()."""
         if self._layout is None or self._undisturbed:
             return None
         present, layout = self._read(self._ranges), self._layout
-        if present.elements is None and present.layout is not None:
+        if present.elements is None:
             return None  # the very same as when it was read last
-        made = self._script(present, layout, self._parts, apart=False)
-        if not made.lines:
+        if not self._write(present, layout, by_elements(present.elements, self._parts)):
             return None
-        self._write(made, layout)
         self._learn()
         return self._undisturbed
 
@@ -124,7 +159,7 @@ class Table:
 
     def _present(self, ranges: Ranges) -> _Present:
         if self._layout is not None and ranges == self._ranges:
-            return _Present(self._layout, self._parts)
+            return _Present(self._layout)
         self._shape = self._content = ""
         return self._read(ranges)
 
@@ -134,15 +169,15 @@ class Table:
         shape = self._reader.shape()
         expected = self._layout.chains if self._layout else base(ranges)
         if shape is None or not _is_ours(shape, expected, ranges) or self._shape not in ("", shape.digest):
-            return _Present(None, {})
-        layout = self._layout or _adopted(shape, ranges)
+            return _Present(None, {}, is_absent=shape is None)
+        own = adopt.containers_named(shape.containers)
+        layout = self._layout or adopted(shape.chains, own, ranges)
         raw = {name: self._reader.raw(name) for name in layout.containers if not name.startswith("aff-")}
         content = hashlib.sha256(b"".join(b"".join(bodies) for bodies in raw.values())).hexdigest()
         if content == self._content:
-            return _Present(layout, self._parts)
+            return _Present(layout)
         self._content = content
-        found = {key: value for name, bodies in raw.items() for key, value in elements(name, bodies)}
-        return _Present(layout, {}, found)
+        return _Present(layout, {key: value for name, bodies in raw.items() for key, value in elements(name, bodies)})
 
     def _learn(self) -> None:
         """Take note of how the kernel spells our chains; not where others may have changed them meanwhile."""
@@ -154,36 +189,61 @@ class Table:
 
     # ── what changes ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _script(self, present: _Present, layout: Layout, wanted: Parts, *, apart: bool) -> Script:
-        read = present.elements
-        changes = by_parts(present.parts, wanted) if read is None else by_elements(read, wanted)
-        return script(present.layout, layout, changes, apart=apart)
+    def _write(self, present: _Present, layout: Layout, changes: Changes, *, apart: bool = False) -> bool:
+        """Lead from what stands to the layout and elements; returns whether anything had to be written."""
+        alone = not apart and changes.count > 0 and (present.is_absent or only_grows(present.layout, layout))
+        made = script(present.layout, layout, Changes() if alone else changes, apart=apart)
+        try:
+            if made.lines:
+                self._write_words(made, layout)
+            if alone:
+                self._write_elements(layout, changes)
+        except RulesRefused:
+            if present.elements is not None:  # they are still those that were read, not those of the parts
+                self._layout = None
+            raise
+        self._layout = layout
+        return alone or bool(made.lines)
 
-    def _write(self, made: Script, layout: Layout) -> None:
-        if not made.lines:
-            self._layout = layout
-            return
+    def _write_elements(self, layout: Layout, changes: Changes) -> None:
+        try:
+            requests = messages.requests(changes, layout.containers)
+            with self._writing(layout, changes.count), netlink.Socket(_NETLINK_NETFILTER) as connection:
+                connection.transact(messages.SUBSYSTEM, requests)
+        except OSError as error:
+            log.info("the kernel does not take elements by netlink, nft is asked: %s", error)
+            self._write_words(script(layout, layout, changes), layout)
+
+    def _write_words(self, made: Script, layout: Layout) -> None:
+        try:
+            with self._writing(layout, len(made.lines)):
+                self._run(made.text)
+        except RulesRefused as error:
+            owner, line = made.blamed(str(error))
+            where = f" (line: {line[:_SHOWN]})" if line else ""
+            raise Blamed(f"nft: {first_error(str(error))}{where}", owner, line) from None
+
+    @contextmanager
+    def _writing(self, layout: Layout, count: int) -> Iterator[None]:
+        """Around one transaction, after which the layout stands."""
         before, old = self._reader.generation(), self._layout
         undisturbed = before == self._generation
         self._layout = None  # until it is known what came of it
         try:
             with self._quietly():
-                self._run(made.text)
-        except RulesRefused as error:
+                yield
+        except (RulesRefused, netlink.NetlinkError):
             self._layout = old
-            owner, line = made.blamed(str(error))
-            where = f" (line: {line[:_SHOWN]})" if line else ""
-            raise Blamed(f"nft: {first_error(str(error))}{where}", owner, line) from None
-        self.written += len(made.lines)
+            raise
+        self.written += count
         if old is None or layout.chains != old.chains or layout.containers.keys() != old.containers.keys():
             self._shape = ""
         self._layout, self._content = layout, ""
         after = self._reader.generation()  # only now: who changes rules from here on is heard
         self._generation = after if undisturbed and after == before + 1 else -1
 
-    def _purge(self, present: _Present, wanted: Parts) -> None:
+    def _purge(self, present: _Present, changed: Iterable[Part]) -> None:
         """Forget which clients had an endpoint that is gone."""
-        changed = [item for key, item in wanted.items() if item.sticky and present.parts.get(key) is not item]
         for part in changed:
             for name, allowed in part.sticky.items():
                 if present.layout is not None and name in present.layout.containers:
@@ -198,7 +258,7 @@ class Table:
             made.add(f"delete element ip {TABLE} {name} {{ {', '.join(stale)} }}")
             try:
                 assert self._layout is not None
-                self._write(made, self._layout)
+                self._write_words(made, self._layout)
             except RulesRefused:
                 if tries == 1:  # one of them ended by itself, each time
                     raise
@@ -217,68 +277,10 @@ def inspect(service: str, ports: Sequence[ServicePort], ranges: Ranges) -> Inspe
     return lines.inspection(service, ports, ranges, shape.chains, found, containers)
 
 
-def by_parts(old: Parts, new: Parts) -> Changes:
-    """What differs between two states of all services; one that has not changed is the same value."""
-    changes = Changes()
-    for owner in old.keys() | new.keys():
-        before, after = old.get(owner), new.get(owner)
-        if before is after:
-            continue
-        had, has = before.elements if before else {}, after.elements if after else {}
-        changes.gone += [(owner, key) for key, value in had.items() if has.get(key) != value]
-        changes.added += [(owner, key, value) for key, value in has.items() if had.get(key) != value]
-    return changes
-
-
-def by_elements(present: Mapping[Key, Value], wanted: Parts) -> Changes:
-    """What differs between the kernel's elements and what all services should have."""
-    changes = Changes()
-    left = dict(present)
-    for owner, part in wanted.items():
-        for key, value in part.elements.items():
-            found = left.pop(key, None)
-            if found != value:
-                changes.added.append((owner, key, value))
-                if found is not None:
-                    changes.gone.append((owner, key))
-    changes.gone += [("", key) for key in left]
-    return changes
-
-
-def _hairpins(parts: Iterable[Part]) -> Part:
-    addresses: frozenset[str] = frozenset().union(*(part.hairpins for part in parts))
-    return Part({(_HAIRPINS, f"{address} . {address}"): ("", "") for address in sorted(addresses)})
-
-
-def _layout(parts: Iterable[Part], ranges: Ranges) -> Layout:
-    chains: dict[str, Rules | None] = dict(base(ranges))
-    containers = dict(CONTAINERS)
-    picks: set[str] = set()
-    for part in parts:
-        picks |= part.picks
-        chains |= part.chains
-        containers |= part.containers
-    return Layout(_stamp(ranges), {**{name: pick_rules(name) for name in sorted(picks)}, **chains}, containers)
-
-
-def _stamp(ranges: Ranges) -> str:
-    return stamp(base(ranges), CONTAINERS.values())
-
-
 def _is_ours(shape: Shape, chains: Mapping[str, Rules | None], ranges: Ranges) -> bool:
-    return shape.stamp == _stamp(ranges) and CONTAINERS.keys() <= set(shape.containers) and _has(shape, chains)
+    return shape.stamp == layout_stamp(ranges) and CONTAINERS.keys() <= set(shape.containers) and _has(shape, chains)
 
 
 def _has(shape: Shape, chains: Mapping[str, Rules | None]) -> bool:
     """Whether each chain has as many rules as it should."""
     return all(rules is None or shape.chains.get(name) == rule_count(rules) for name, rules in chains.items())
-
-
-def _adopted(shape: Shape, ranges: Ranges) -> Layout:
-    """The layout that an earlier agent has left."""
-    chains: dict[str, Rules | None] = {}
-    known = base(ranges)
-    for name, count in shape.chains.items():
-        rules = pick_rules(name) if is_pick(name) else known.get(name)
-        chains[name] = rules if rules is not None and rule_count(rules) == count else None
-    return Layout(_stamp(ranges), chains, {**CONTAINERS, **adopt.containers_named(shape.containers)})

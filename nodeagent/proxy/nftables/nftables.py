@@ -13,9 +13,10 @@ from nodeagent.proxy.changes import Changes, answering, deaf
 from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.mode import Ranges, RulesRefused, RulesUnavailable, Wanted
 from nodeagent.proxy.nftables import kernel
+from nodeagent.proxy.nftables.differences import HAIRPINS
 from nodeagent.proxy.nftables.kernel import Blamed, Table
 from nodeagent.proxy.nftables.library import Run, runner
-from nodeagent.proxy.nftables.parts import Part, host_part, part, places
+from nodeagent.proxy.nftables.parts import NOTHING, Part, host_part, part, places
 from nodeagent.proxy.nftables.table import TABLE
 from nodeagent.proxy.services import HostPort, ServicePort
 
@@ -50,9 +51,8 @@ class NftablesMode:
     def __init__(self, run: Run) -> None:
         self._changes: Changes | None = None
         self._table = Table(run, lambda: deaf(self._changes))
-        self._standing: dict[str, Part] = {}
-        self._made: dict[str, tuple[tuple[ServicePort, ...], Part]] = {}
-        self._made_host_ports: tuple[tuple[HostPort, ...], Part] = ((), Part())
+        self._ports: dict[str, tuple[ServicePort, ...]] = {}
+        self._host_ports: tuple[HostPort, ...] | None = None
         self._holders: dict[str, str] = {}
 
     @property
@@ -65,65 +65,72 @@ class NftablesMode:
 
     async def apply(self, wanted: Wanted) -> dict[str, str]:
         with answering(self._changes, lambda: self._table.written):
-            trial = self._parts(wanted)
-            if unknown := wanted.kept - self._standing.keys():
-                trial |= await asyncio.to_thread(self._table.found, unknown, wanted.ranges)
-            errors = self._claims(trial)
-            await self._bring(trial, errors, wanted.ranges)
+            delta = await asyncio.to_thread(self._delta, wanted)
+            errors = self._claims(delta)
+            try:
+                await self._bring(delta, errors, wanted.ranges)
+            except BaseException:
+                self._hold_again()
+                raise
         if errors:
-            self._holders = {place: key for key, item in trial.items() for place in places(item)}
-        self._standing = trial
+            self._hold_again()
+        for key in delta:
+            self._ports.pop(key, None)
+        self._ports |= {key: wanted.services[key] for key in delta if key in wanted.services}
+        self._host_ports = wanted.host_ports
         return errors
 
-    async def _bring(self, trial: dict[str, Part], errors: dict[str, str], ranges: Ranges) -> None:
+    async def _bring(self, delta: dict[str, Part | None], errors: dict[str, str], ranges: Ranges) -> None:
         apart = False
         while True:
             try:
-                return await asyncio.to_thread(self._table.bring, trial, ranges, apart=apart)
+                return await asyncio.to_thread(self._table.bring, delta, ranges, apart=apart)
             except Blamed as refusal:
                 if not apart:
                     apart = True
                     continue
-                if refusal.owner not in trial or refusal.owner in errors or len(errors) >= _MOST_REFUSED:
+                if refusal.owner not in delta or len(errors) >= _MOST_REFUSED:
                     raise
                 errors[refusal.owner] = str(refusal)
-                self._keep(trial, refusal.owner)
+                del delta[refusal.owner]
 
-    def _parts(self, wanted: Wanted) -> dict[str, Part]:
-        made = {}
-        for key, ports in wanted.services.items():
-            old = self._made.get(key)
-            made[key] = old if old is not None and old[0] is ports else (ports, part(ports))
-        self._made = made
-        if self._made_host_ports[0] != wanted.host_ports:
-            self._made_host_ports = (wanted.host_ports, host_part(wanted.host_ports))
-        parts = {key: item for key, (_, item) in made.items()}
-        parts |= {key: self._standing[key] for key in wanted.kept if key in self._standing}
-        return {**parts, _HOST_PORTS: self._made_host_ports[1]}
+    def _delta(self, wanted: Wanted) -> dict[str, Part | None]:
+        """What takes the place of what services have. One that has not changed costs no more than a comparison."""
+        had, ports_of = self._table.parts, self._ports.get
+        delta: dict[str, Part | None] = {
+            key: part(ports) for key, ports in wanted.services.items() if ports_of(key) is not ports
+        }
+        if self._host_ports != wanted.host_ports:
+            delta[_HOST_PORTS] = host_part(wanted.host_ports)
+        for key in had.keys() - wanted.services.keys() - wanted.kept - {_HOST_PORTS, HAIRPINS}:
+            delta[key] = None
+        if unknown := wanted.kept - had.keys():
+            delta |= self._table.found(unknown, wanted.ranges)
+        return delta
 
-    def _claims(self, trial: dict[str, Part]) -> dict[str, str]:
-        """Refuse services that ask for a place that another one has."""
+    def _claims(self, delta: dict[str, Part | None]) -> dict[str, str]:
+        """Refuse services that ask for a place that another one has: they keep what they have."""
         errors = {}
-        changed = [key for key in {**self._standing, **trial} if self._standing.get(key) is not trial.get(key)]
-        for key in changed:
-            for place in places(self._standing.get(key, Part())):
-                if self._holders.get(place) == key:
-                    del self._holders[place]
-        for key in changed:
-            mine = places(trial.get(key, Part()))
+        had = self._table.parts
+        for key in delta:
+            self._let_go(key, had.get(key, NOTHING))
+        for key, item in list(delta.items()):
+            mine = places(item or NOTHING)
             if taken := next((place for place in mine if place in self._holders), None):
                 errors[key] = f"{' '.join(taken.split(' . '))} is already that of {self._holders[taken]}"
-                self._keep(trial, key)
+                del delta[key]
             else:
                 self._holders |= dict.fromkeys(mine, key)
         return errors
 
-    def _keep(self, trial: dict[str, Part], key: str) -> None:
-        """Let key have what it has."""
-        if key in self._standing:
-            trial[key] = self._standing[key]
-        else:
-            trial.pop(key, None)
+    def _let_go(self, key: str, item: Part) -> None:
+        for place in places(item):
+            if self._holders.get(place) == key:
+                del self._holders[place]
+
+    def _hold_again(self) -> None:
+        """Note who has which place, where some could not have what they asked for."""
+        self._holders = {place: key for key, item in self._table.parts.items() for place in places(item)}
 
     async def look(self) -> bool | None:
         with answering(self._changes, lambda: self._table.written):

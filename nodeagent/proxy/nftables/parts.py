@@ -46,6 +46,8 @@ class Part:
 
 
 NOTHING = Part()
+_COMMENT = 128
+"""Characters of a comment that nft takes; namespace and name are 127 at most."""
 
 
 def part(ports: Sequence[ServicePort]) -> Part:
@@ -97,10 +99,10 @@ class _Maker:
         """One place where the port is asked for. prefix: of the containers and chains for such places."""
         portals = "node-ports" if prefix else "portals"
         if not port.endpoints:
-            self.elements[f"{prefix}refused", place] = ("goto refuse", port.title)
+            self.elements[f"{prefix}refused", place] = ("goto refuse", _comment(port))
             return
         if external and port.external_local:
-            self.elements[portals, place] = (f"goto {prefix}local", port.title)
+            self.elements[portals, place] = (f"goto {prefix}local", _comment(port))
             self._lead(port, prefix, place, f"{prefix}inside", local=False)
             self._lead(port, prefix, place, f"{prefix}outside", local=True)
         else:
@@ -111,7 +113,7 @@ class _Maker:
     def _lead(self, port: ServicePort, prefix: str, place: str, container: str, *, local: bool) -> None:
         """Let a place of a container lead to all endpoints or to this node's."""
         endpoints = port.local_endpoints if local else port.endpoints
-        comment = port.title if container in ("portals", "node-ports") else ""
+        comment = _comment(port) if container in ("portals", "node-ports") else ""
         if not endpoints:
             self.elements[container, place] = ("drop", comment)
             return
@@ -149,6 +151,11 @@ class _Maker:
             f"ip daddr . th dport @eps-{group} update @aff-{group} {remember}" for group in groups
         )
         return chain
+
+
+def _comment(port: ServicePort) -> str:
+    """The port's name, with all of the service's: adopt.py finds it by that."""
+    return port.title[:_COMMENT]
 
 
 def _target(endpoint: Endpoint) -> str:

@@ -37,6 +37,10 @@ class Changes:
     gone: list[tuple[str, Key]] = field(default_factory=list)
     added: list[tuple[str, Key, Value]] = field(default_factory=list)
 
+    @property
+    def count(self) -> int:
+        return len(self.gone) + len(self.added)
+
 
 @dataclass(slots=True)
 class Script:
@@ -94,6 +98,13 @@ def script(old: Layout | None, new: Layout, changes: Changes, *, apart: bool = F
         if name not in new.containers:
             made.add(f"delete {container.kind} ip {TABLE} {name}")
     return made
+
+
+def only_grows(old: Layout | None, new: Layout) -> bool:
+    """Whether all that the new layout has and the old one has not is new: nothing leads to it before elements do."""
+    if old is None or old is new:
+        return old is new
+    return old.chains.items() <= new.chains.items() and old.containers.items() <= new.containers.items()
 
 
 def rule_count(rules: Rules) -> int:

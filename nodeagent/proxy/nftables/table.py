@@ -187,6 +187,15 @@ def pick_chain(count: int, *, node: bool, local: bool) -> str:
     return f"{'node-' if node else ''}{'local-' if local else ''}pick-{count}"
 
 
+USUAL_PICKS = tuple(
+    pick_chain(count, node=node, local=local)
+    for count in range(1, 17)
+    for node in (False, True)
+    for local in (False, True)
+)
+"""Chains that stand before somebody needs them: with many services the kernel takes 20 ms to check a new one."""
+
+
 def is_pick(chain: str) -> bool:
     return chain.removeprefix("node-").removeprefix("local-").startswith("pick-")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nodeagent.proxy.nftables import adopt
-from nodeagent.proxy.nftables.kernel import by_elements, by_parts
+from nodeagent.proxy.nftables.differences import by_elements, by_parts
 from nodeagent.proxy.nftables.parts import Part, host_part, part, places
 from nodeagent.proxy.nftables.table import CONTAINERS
 from nodeagent.proxy.services import Endpoint, HostPort, ServicePort
