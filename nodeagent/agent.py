@@ -45,6 +45,7 @@ from nodeagent.runtime.detection import RuntimeNotReady
 from nodeagent.runtime.fields import PodFacts
 from nodeagent.runtime.image_gc import ImageGc
 from nodeagent.runtime.images import ImageStore
+from nodeagent.runtime.pause import Parts, PauseProcesses
 from nodeagent.runtime.rotation import LogRotator
 from nodeagent.runtime.volumes import Volumes
 from nodeagent.sandbox import namespaces
@@ -208,6 +209,7 @@ class Agent:
         await recover(tools, pods)
         self._metrics.describe_pods(pods.phases)
         self._tasks.start(pods.route_exits(), name="exits")
+        self._tasks.start(pods.route_losses(), name="lost sandboxes")
         self._tasks.start(tools.prober.run(), name="probes")
         self._tasks.start(self._follow_clock(pods), name="clock")
         self._tasks.start(pods.save_waiting(), name="specs that wait")
@@ -223,6 +225,7 @@ class Agent:
 
     def _tools(self, runtime: ContainerRuntime) -> Tools:
         paths, facts = self._config.paths, self._facts
+        pauses = PauseProcesses(paths.run, runtime.cgroups, Parts(runtime.programs, runtime.facts, runtime.filters))
         downward = PodFacts(facts.name, facts.ip, "", facts.allocatable)
         return Tools(
             paths=paths,
@@ -233,7 +236,7 @@ class Agent:
             objects=self._objects,
             runtime=runtime,
             images=self._images,
-            sandboxes=Sandboxes(paths.run, self._network),
+            sandboxes=Sandboxes(paths.run, self._network, pauses),
             volumes=Volumes(paths.state, paths.run, host_path_allow=self._config.host_path_allow, facts=downward),
             reports=self._outbox,
             network_problem=self._network_problem,

@@ -22,6 +22,7 @@ from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.detection import RuntimeNotReady
 from nodeagent.runtime.images import ImageStore
+from nodeagent.runtime.pause import PauseProcesses
 from nodeagent.runtime.volumes import VolumeFailure, Volumes
 from nodeagent.sandbox import namespaces
 from nodeagent.sandbox.network import Network
@@ -79,7 +80,7 @@ async def _containers(config: Config) -> None:
 
 async def _sandboxes(config: Config) -> None:
     network = await Network.open(config.paths.run)
-    sandboxes = Sandboxes(config.paths.run, network)
+    sandboxes = Sandboxes(config.paths.run, network, PauseProcesses(config.paths.run, Cgroups.detect(), None))
     for sandbox in await sandboxes.list():
         await sandboxes.remove(sandbox.pod_uid, sandbox.attempt)
     for uid, attempt in await sandboxes.half_made():

@@ -21,6 +21,8 @@ class SandboxRequest:
     address: str | None
     host_network: bool = False
     host_ipc: bool = False
+    pause_cgroup: str = ""
+    """Where the pause process is to be; empty: the containers do not share their processes."""
     sysctls: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -40,6 +42,8 @@ class Sandbox:
     ipc: Path | None
     shm: Path | None
     mqueue: Path | None
+    pid: Path | None = None
+    """None: each container has one of its own, or the node's."""
 
     @property
     def id(self) -> str:

@@ -111,6 +111,7 @@ class SandboxLost:
     """The namespaces or the network of the pod are gone: everything in it starts anew."""
 
     at: float
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,7 @@ def _sandbox_removed(state: PodState, event: events.SandboxRemoved) -> list[Effe
 
 
 def _sandbox_lost(state: PodState, event: events.SandboxLost) -> list[Effect]:
-    return building.sandbox_lost(state, event.at)
+    return building.sandbox_lost(state, event.at) if event.attempt == state.sandbox.attempt else []
 
 
 def _volumes_ready(state: PodState, _event: events.VolumesReady) -> list[Effect]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from nodeagent.pods import admission, failpoints
 from nodeagent.pods.disk import RETRY
-from nodeagent.pods.events import ClockStepped, Event, PodAdmitted, PodEvicted, PodRefused
+from nodeagent.pods.events import ClockStepped, Event, PodAdmitted, PodEvicted, PodRefused, SandboxLost
 from nodeagent.pods.kept import UNKNOWN, KeptPods
 from nodeagent.pods.objects import Key
 from nodeagent.pods.outbox import Outbox
@@ -75,6 +75,8 @@ class Pods:
         """Give a pod its worker, with what happened first."""
         worker = PodWorker(self._tools, state, self._pod_gone)
         worker.found_sandbox(sandbox)
+        if sandbox is not None:
+            self._tools.sandboxes.watch(sandbox)
         self._workers[state.uid] = worker
         self._weigh(state.uid, state.pod.spec)
         self._tools.host_ports.follow(state)  # at once: the proxy must not take away what an earlier agent has made
@@ -99,6 +101,13 @@ class Pods:
         while True:
             end = await self._tools.runtime.exits.get()
             self._exited(end)
+
+    async def route_losses(self) -> None:
+        """Until cancelled: every sandbox that ended by itself to its pod."""
+        while True:
+            uid, attempt = await self._tools.sandboxes.lost.get()
+            if uid in self._workers:
+                self._workers[uid].post(SandboxLost(self._tools.clock.now(), attempt))
 
     def _exited(self, end: ContainerExit) -> None:
         uid, name, attempt = end.id.split("_")

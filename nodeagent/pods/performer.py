@@ -99,10 +99,11 @@ class Performer:
     async def _create_sandbox(self, effect: do.CreateSandbox) -> Outcome:
         pod, naming = self._state.pod, self._tools.naming
         try:
-            request = requests.sandbox(pod, effect.attempt, netfiles.hostname(pod, naming), effect.address)
+            hostname, shared = netfiles.hostname(pod, naming), self._cgroup()
+            request = requests.sandbox(pod, effect.attempt, hostname, effect.address, shared)
             async with asyncio.timeout(self._tools.deadlines.sandbox):
                 # Beside the network: the runtime would make the same directories later, one after the other.
-                cgroup = asyncio.create_task(asyncio.to_thread(self._make_cgroup))
+                cgroup = asyncio.create_task(asyncio.to_thread(self._make_cgroup, shared))
                 try:
                     self.sandbox = await self._tools.sandboxes.create(request)
                 finally:
@@ -115,11 +116,13 @@ class Performer:
             self._tools.reports.event(pod, do.Tell("Warning", "DNSConfigForming", words))
         return did.SandboxReady(self._now, effect.attempt)
 
-    def _make_cgroup(self) -> None:
+    def _cgroup(self) -> str:
+        return requests.pod_cgroup(self._tools.facts.cgroup_root, self._state)
+
+    def _make_cgroup(self, name: str) -> None:
         asked = replace(
             requests.pod_resources(self._state.pod), pids_limit=self._tools.runtime.facts.pids_limit or None
         )
-        name = requests.pod_cgroup(self._tools.facts.cgroup_root, self._state)
         self._tools.runtime.pod_cgroups.make(name, asked)
 
     async def _remove_sandbox(self, effect: do.RemoveSandbox) -> Outcome:
@@ -128,8 +131,7 @@ class Performer:
                 await self._tools.sandboxes.remove(self._state.uid, effect.attempt)
                 netfiles.remove(self._tools.paths, self._state.uid)
                 # With the sandbox goes what the containers shared: by now the pod has none.
-                shared = requests.pod_cgroup(self._tools.facts.cgroup_root, self._state)
-                await asyncio.to_thread(self._tools.runtime.cgroups.remove, shared)
+                await asyncio.to_thread(self._tools.runtime.cgroups.remove, self._cgroup())
         except (SandboxFailure, OSError) as error:
             return self._uncleaned("sandbox", error)
         self.sandbox = None

@@ -61,8 +61,8 @@ def _json(text: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def sandbox(pod: Pod, attempt: int, hostname: str, address: str) -> SandboxRequest:
-    """The pod's sandbox; `address` is empty with hostNetwork."""
+def sandbox(pod: Pod, attempt: int, hostname: str, address: str, cgroup: str) -> SandboxRequest:
+    """The pod's sandbox; `address` is empty with hostNetwork, `cgroup` the pod's."""
     spec = pod.spec
     return SandboxRequest(
         pod_uid=pod.metadata.uid,
@@ -71,6 +71,7 @@ def sandbox(pod: Pod, attempt: int, hostname: str, address: str) -> SandboxReque
         address=address or None,
         host_network=spec.hostNetwork,
         host_ipc=spec.hostIPC,
+        pause_cgroup=f"{cgroup}/pause" if spec.shareProcessNamespace else "",
         sysctls={sysctl.name: sysctl.value for sysctl in spec.securityContext.sysctls},
     )
 

@@ -76,6 +76,7 @@ class ContainerRuntime:
     ) -> None:  # fmt: skip
         self.exits: asyncio.Queue[ContainerExit] = asyncio.Queue()
         self.programs, self.cgroups, self.facts, self.pod_cgroups = programs, cgroups, node, pod_cgroups
+        self.filters = filters
         self.exit_directory = run / "exits"
         self._run, self._images, self._deadlines = run, images, deadlines
         self._rootfs, self._conmon_cgroup = rootfs, conmon_cgroup

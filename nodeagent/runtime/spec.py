@@ -137,7 +137,8 @@ def _device_rules(privileged: bool) -> list[dict[str, Any]]:
     return [*rules, {"allow": True, "type": "c", "major": 136, "access": "rwm"}]
 
 
-def _special(destination: str, kind: str, *options: str, source: str | None = None) -> dict[str, Any]:
+def special(destination: str, kind: str, *options: str, source: str | None = None) -> dict[str, Any]:
+    """An OCI mount of one of the kernel's own filesystems."""
     return {"destination": destination, "type": kind, "source": source or kind, "options": list(options)}
 
 
@@ -150,23 +151,21 @@ def _base_mounts(request: ContainerRequest) -> list[dict[str, Any]]:
     safe, writable = ("nosuid", "noexec", "nodev"), "rw" if request.security.privileged else "ro"
     box = request.sandbox
     return [
-        _special("/proc", "proc", *safe),
-        _special("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
-        _special("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+        special("/proc", "proc", *safe),
+        special("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+        special("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
         bind(box.shm, "/dev/shm", "bind", "rw", *safe)
         if box.shm
-        else _special("/dev/shm", "tmpfs", *safe, "mode=1777", "size=65536k"),
-        bind(box.mqueue, "/dev/mqueue", "bind", "rw", *safe)
-        if box.mqueue
-        else _special("/dev/mqueue", "mqueue", *safe),
-        _special("/sys", "sysfs", *safe, writable),
-        _special("/sys/fs/cgroup", "cgroup", *safe, "relatime", writable),
+        else special("/dev/shm", "tmpfs", *safe, "mode=1777", "size=65536k"),
+        bind(box.mqueue, "/dev/mqueue", "bind", "rw", *safe) if box.mqueue else special("/dev/mqueue", "mqueue", *safe),
+        special("/sys", "sysfs", *safe, writable),
+        special("/sys/fs/cgroup", "cgroup", *safe, "relatime", writable),
     ]
 
 
 def _fresh(path: str, request: ContainerRequest) -> dict[str, Any]:
     mode = "mode=1777" if path == "/tmp" else "mode=755"
-    return _special(path, "tmpfs", "nosuid", "nodev", mode, *(["ro"] if request.security.read_only_root else []))
+    return special(path, "tmpfs", "nosuid", "nodev", mode, *(["ro"] if request.security.read_only_root else []))
 
 
 def _asked(mount: Mount) -> dict[str, Any]:
@@ -188,11 +187,11 @@ def mounts(request: ContainerRequest, root: Root) -> list[dict[str, Any]]:
 def _namespaces(request: ContainerRequest, facts: Facts) -> list[dict[str, str]]:
     box = request.sandbox
     made: list[dict[str, str]] = [{"type": "mount"}]
-    if not request.host_pid:
+    if not request.host_pid and not box.pid:
         made.append({"type": "pid"})
     if facts.cgroup_version == 2:
         made.append({"type": "cgroup"})
-    shared = {"network": box.net, "uts": box.uts, "ipc": box.ipc}
+    shared = {"network": box.net, "uts": box.uts, "ipc": box.ipc, "pid": box.pid}
     return made + [{"type": kind, "path": str(path)} for kind, path in shared.items() if path]
 
 

@@ -120,7 +120,7 @@ def unmount(path: Path) -> None:
 
 def remove(directory: Path) -> None:
     """Remove the pins, the mounts and the directory, in whatever state they are."""
-    for name in (*NAMESPACES, "shm", "mqueue"):
+    for name in (*NAMESPACES, "pid", "shm", "mqueue"):
         unmount(directory / name)
     if not directory.exists():
         return

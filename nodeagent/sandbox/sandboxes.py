@@ -1,6 +1,7 @@
 """The sandboxes of a node: made, removed and found again by pod uid and attempt.
 
     run/sandboxes/<uid>_<attempt>/{net,uts,ipc}, shm/, mqueue/     what stands (namespaces.py)
+                                  pid, pause                       where the containers share their processes
                                   made                             written last: what was asked for
 
 Owns these directories; never decides when a sandbox is made or removed and keeps no memory of its own: every answer
@@ -20,9 +21,10 @@ import socket
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from nodeagent.sandbox import namespaces, sysctl, sysctls
+from nodeagent.sandbox import namespaces, processes, sysctl, sysctls
 from nodeagent.sandbox.failure import SandboxFailure
 from nodeagent.sandbox.network import Network
+from nodeagent.sandbox.processes import Pauses, SharedProcesses
 from nodeagent.sandbox.threads import in_fresh_thread
 from nodeagent.types import Sandbox, SandboxRequest
 
@@ -40,9 +42,11 @@ _KERNEL_CLEANS = 1.0
 class Sandboxes:
     """Every sandbox below run. `network` is None where the node runs host-network pods only."""
 
-    def __init__(self, run: Path, network: Network | None) -> None:
+    def __init__(self, run: Path, network: Network | None, pauses: Pauses | None = None) -> None:
         self._root = run / "sandboxes"
         self._network = network
+        self._shared = SharedProcesses(pauses)
+        self.lost = self._shared.lost
         self._private = False
         self._leaving: set[asyncio.Task[None]] = set()
         self._busy: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -50,12 +54,27 @@ class Sandboxes:
     async def create(self, request: SandboxRequest) -> Sandbox:
         """Make the sandbox, or finish it, or find it done. Raises SandboxFailure."""
         async with self._alone(request.id):
-            return await in_fresh_thread(lambda: self._create(request), f"sandbox-{request.id[:8]}")
+            box = await in_fresh_thread(lambda: self._create(request), f"sandbox-{request.id[:8]}")
+            return await self._share_processes(request, box) if request.pause_cgroup else box
+
+    async def _share_processes(self, request: SandboxRequest, box: Sandbox) -> Sandbox:
+        directory = self._root / request.id
+        if box.pid is None:
+            await self._shared.make(directory, box, request.pause_cgroup)
+            box = self._finish(request, directory)
+        self._shared.watch(directory, box)
+        return box
+
+    def watch(self, box: Sandbox) -> None:
+        """Tell through `lost` when a sandbox that was found ends by itself."""
+        if box.pid is not None:
+            self._shared.watch(self._root / box.id, box)
 
     async def remove(self, pod_uid: str, attempt: int) -> None:
         """Remove every trace of the sandbox; nothing to do where there is none. Raises SandboxFailure."""
         name = f"{pod_uid}_{attempt}"
         async with self._alone(name):
+            await self._shared.end(self._root / name)
             await in_fresh_thread(lambda: self._remove(pod_uid, attempt), f"unsandbox-{name[:8]}")
             task = asyncio.create_task(self._check_link(pod_uid, attempt), name=f"unlink-{name}")
             self._leaving.add(task)
@@ -118,11 +137,16 @@ class Sandboxes:
                 self._private = True
             directory.mkdir(mode=0o700, exist_ok=True)
             self._build(request, directory)
-            (directory / f".{_MADE}").write_text(json.dumps({"address": request.address, "kinds": _kinds(request)}))
-            (directory / f".{_MADE}").rename(directory / _MADE)
+            if request.pause_cgroup:
+                return _sandbox(directory, request.address, _kinds(request))
+            return self._finish(request, directory)
         except OSError as error:
             raise SandboxFailure(f"cannot make the pod's sandbox: {error}") from error
-        return _sandbox(directory, request.address, _kinds(request))
+
+    def _finish(self, request: SandboxRequest, directory: Path) -> Sandbox:
+        kinds = [*_kinds(request), *([processes.PIN] if request.pause_cgroup else [])]
+        processes.write(directory / _MADE, {"address": request.address, "kinds": kinds})
+        return _sandbox(directory, request.address, kinds)
 
     def _build(self, request: SandboxRequest, directory: Path) -> None:
         kinds = _kinds(request)
@@ -164,7 +188,7 @@ class Sandboxes:
 
 
 def _kinds(request: SandboxRequest) -> list[str]:
-    """The namespaces that the pod has of its own: with the node's network it has the node's name as well."""
+    """The namespaces that the pod has by itself: with the node's network it has the node's name as well."""
     own = [] if request.host_network else ["net", "uts"]
     return own if request.host_ipc else [*own, "ipc"]
 
@@ -187,6 +211,8 @@ def _read(directory: Path) -> Sandbox | None:
     mounts = [*kinds, "shm", "mqueue"] if "ipc" in kinds else kinds
     if not all(namespaces.is_mounted(directory / name) for name in mounts):
         return None
+    if processes.PIN in kinds and not processes.lives(directory):
+        return None
     return _sandbox(directory, made["address"], kinds)
 
 
@@ -203,4 +229,5 @@ def _sandbox(directory: Path, address: str | None, kinds: list[str]) -> Sandbox:
         ipc=own.get("ipc"),
         shm=directory / "shm" if ipc else _NODE_SHM,
         mqueue=directory / "mqueue" if ipc else None,
+        pid=own.get(processes.PIN),
     )

@@ -48,11 +48,12 @@ class Life:
     grace: int = 10
     policy: str = "Always"
     hooked: bool = False
+    shared: bool = False
 
     def pod(self, name: str) -> pod_pb2.Pod:
         """The pod; its annotations say to the ledger how its containers end."""
         made = pod(name, "/bin/sh", "-c", f"echo begun; {self.main}", init=[["/bin/sh", "-c", "echo begun"]],
-                   restartPolicy=self.policy, terminationGracePeriodSeconds=self.grace)  # fmt: skip
+                   restartPolicy=self.policy, terminationGracePeriodSeconds=self.grace, shareProcessNamespace=self.shared)  # fmt: skip
         made.metadata.annotations.update({"ledger/init-0": "0", "ledger/main": str(self.code)})
         made.spec.volumes.add(name="map").configMap.name = "points"
         made.spec.volumes.add(name="secret").secret.secretName = "points"
@@ -70,6 +71,7 @@ class Life:
 HEEDING = "trap 'exit 7' TERM; echo heeding; sleep infinity & wait"
 SERVER = Life("server", HEEDING, 7)
 HOOKED = Life("hooked", HEEDING, 7, hooked=True)
+SHARED = Life("shared", HEEDING, 7, shared=True)
 STUBBORN = Life("stubborn", "trap '' TERM; while :; do sleep 0.2; done", 137, grace=1)
 JOB = Life("job", "exit 3", 3, policy="Never")
 
@@ -251,6 +253,11 @@ def test_a_start_survives_the_agent(sweep: Sweep, point: str) -> None:
 def test_hooks_survive_the_agent(sweep: Sweep, point: str) -> None:
     assert sweep.start(HOOKED, point)
     assert sweep.stop(HOOKED, point)
+
+
+def test_a_pause_process_survives_the_agent(sweep: Sweep) -> None:
+    assert sweep.start(SHARED, "create-sandbox:after")
+    assert sweep.stop(SHARED, "remove-sandbox:before")
 
 
 @pytest.mark.parametrize("point", ["signal-container:after", "remove-sandbox:after", "forget:before"])

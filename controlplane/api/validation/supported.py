@@ -47,7 +47,6 @@ UNSUPPORTED: Mapping[str, Refused] = {
     "PodSpec.ephemeralContainers": ANY,
     "PodSpec.resourceClaims": ANY,
     "PodSpec.hostUsers": _not(False),
-    "PodSpec.shareProcessNamespace": ANY,
     "PodSpec.topologySpreadConstraints": ANY,
     "PodSpec.schedulingGates": ANY,
     "PodSpec.readinessGates": ANY,

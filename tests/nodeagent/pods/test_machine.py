@@ -371,11 +371,39 @@ def test_a_lost_sandbox_starts_everything_anew_init_containers_included() -> Non
     world.run()
     world.exit("i0", 0)
     world.settle()
-    world.post(did.SandboxLost(world.now))
+    world.post(did.SandboxLost(world.now, 0))
     world.settle()
     assert world.alive == {"i0": 1}
     assert [e.attempt for e in world.issued(do.CreateSandbox)] == [0, 1]
     assert any(words.startswith("SandboxChanged") for words in world.told)
+
+
+def test_the_loss_of_an_earlier_sandbox_changes_nothing() -> None:
+    world = World(make_pod(terminationGracePeriodSeconds=0))
+    world.run()
+    world.post(did.SandboxLost(world.now, 0))
+    world.settle()
+    told = list(world.told)
+    world.post(did.SandboxLost(world.now, 0))
+    world.settle()
+    assert world.alive == {"a0": 1}
+    assert world.told == told
+
+
+@pytest.mark.parametrize("first", ["its containers", "the sandbox"])
+@pytest.mark.parametrize(("policy", "alive", "phase"), [("Always", {"a0": 1}, "Running"), ("Never", {}, "Failed")])
+def test_a_pod_whose_pause_process_was_killed_starts_anew_where_its_policy_says_so(
+    first: str, policy: str, alive: dict[str, int], phase: str
+) -> None:
+    world = World(make_pod(policy=policy))
+    world.run()
+    if first == "the sandbox":
+        world.post(did.SandboxLost(world.now, 0))
+    world.exit("a0", 137)
+    if first == "its containers":
+        world.post(did.SandboxLost(world.now, 0))
+    world.settle()
+    assert (world.alive, world.status.phase) == (alive, phase)
 
 
 def test_when_all_containers_are_done_no_new_sandbox_is_made() -> None:

@@ -98,7 +98,7 @@ class PodLife(RuleBasedStateMachine):
     @precondition(lambda self: not self.world.state.gone)
     @rule()
     def the_sandbox_is_lost(self) -> None:
-        self.world.post(did.SandboxLost(self.world.now))
+        self.world.post(did.SandboxLost(self.world.now, self.world.state.sandbox.attempt))
 
     @precondition(lambda self: len(self.world.statuses) > 15 and not self.world.state.gone)
     @rule()
