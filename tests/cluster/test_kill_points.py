@@ -53,7 +53,8 @@ class Life:
     def pod(self, name: str) -> pod_pb2.Pod:
         """The pod; its annotations say to the ledger how its containers end."""
         made = pod(name, "/bin/sh", "-c", f"echo begun; {self.main}", init=[["/bin/sh", "-c", "echo begun"]],
-                   restartPolicy=self.policy, terminationGracePeriodSeconds=self.grace, shareProcessNamespace=self.shared)  # fmt: skip
+                   restartPolicy=self.policy, terminationGracePeriodSeconds=self.grace,
+                   shareProcessNamespace=self.shared)  # fmt: skip
         made.metadata.annotations.update({"ledger/init-0": "0", "ledger/main": str(self.code)})
         made.spec.volumes.add(name="map").configMap.name = "points"
         made.spec.volumes.add(name="secret").secret.secretName = "points"
