@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -48,7 +49,8 @@ class HealthChecks:
             try:
                 self._listeners[port] = await self._listen(check)
             except OSError as error:
-                failed[check.service] = f"cannot answer health checks on port {port}: {error.strerror or error}"
+                words = os.strerror(error.errno) if error.errno else str(error)
+                failed[check.service] = f"cannot answer health checks on port {port}: {words}"
         return failed
 
     async def close(self) -> None:

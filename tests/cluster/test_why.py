@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from devcluster.cluster import Cluster
-from podplane.kinds import POD, SERVICE
+from podplane.kinds import EVENT, POD, SERVICE
 from tests.support.api import Api
 from tests.support.objects import manifest, pod
 from tests.support.terminal import podctl
@@ -161,3 +162,41 @@ def test_a_rule_that_is_gone_from_a_kernel_is_named(cluster: Cluster, asked: Api
         on_node("umount", iptables)
         on_node("rm", "/run/broken-iptables", "/run/whole-iptables")
     eventually(lambda: agrees(cluster, 2), 20, "that node-2 has mended it")
+
+
+HOLD = "import socket, sys; s = socket.create_server(('', 32111)); print('held', flush=True); sys.stdin.read()"
+
+
+def warned(api: Api, reason: str) -> dict[str, str]:
+    """By node, what it says of the service `asked`, in events of this reason."""
+    about = "involvedObject.kind=Service,involvedObject.name=asked"
+    found = api.list(EVENT, "default", fieldSelector=f"{about},reason={reason},type=Warning")
+    return {event.source.host: event.message for event in found}
+
+
+def test_a_service_that_cannot_be_programmed_has_events_that_say_so(cluster: Cluster, asked: Api) -> None:
+    service = asked.get(SERVICE, "asked")
+    service.spec.type, service.spec.externalTrafficPolicy = "LoadBalancer", "Local"
+    service.spec.healthCheckNodePort = 32111
+    words = cluster.inside("node-1", [sys.executable, "-c", HOLD])
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        asked.update(service)
+        message = "on node node-1: cannot answer health checks on port 32111: Address already in use"
+        expected = {"node-1": message}
+        eventually(lambda: warned(asked, "FailedToStartServiceHealthcheck") == expected, 15, "the event of node-1")
+        # Its rules are there all the same.
+        status, text = why(cluster, "--from", "outside", "--to", "node/node-1")
+        assert "node-1 leads it to asked-1 (" in text
+        assert "RulesNotProgrammed: node-1: cannot answer health checks on port 32111" in text
+        holder.communicate()
+    eventually(lambda: agrees(cluster, 2), 20, "that node-1 answers health checks")
+    service = asked.get(SERVICE, "asked")
+    service.status.loadBalancer.ingress.add(ip="fd00::7")
+    asked.call(SERVICE, "UpdateStatus", service)
+    said = {f"node-{n}": f"on node node-{n}: 'fd00::7' is not an IPv4 address" for n in (1, 2, 3)}
+    eventually(lambda: warned(asked, "FailedToProgramService") == said, 15, "an event of every node")
+    status, text = why(cluster)
+    assert (status, text.count("NotProgrammed  ")) == (1, 3)
+    assert "Warning" in podctl(cluster, "describe", "service", "asked").stdout.decode()

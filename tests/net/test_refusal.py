@@ -15,8 +15,10 @@ from nodeagent.proxy.mode import Wanted
 from nodeagent.proxy.nftables import nftables
 from nodeagent.proxy.services import ports_of
 from nodeagent.proxy.sync import ProxySync
-from tests.net.kernel import NODE, World
+from podplane.v1 import service_pb2
+from tests.net.kernel import CLIENT, NODE, World, until
 from tests.net.proxied import PACE, RANGES, WEB, A, B, Node, empty, on_node, ours, proxied, web
+from tests.nodeagent.proxy.objects import service, slice_of
 
 
 @pytest.mark.parametrize(
@@ -124,3 +126,88 @@ def test_a_service_that_nftables_refuses_holds_up_no_other(world: World) -> None
             await mode.close()
 
     on_node(world, scenario)
+
+
+def heard(node: Node) -> list[tuple[str, str, str]]:
+    """What the proxy complains of from now on: (service, reason, message)."""
+    found: list[tuple[str, str, str]] = []
+    node.proxy.on_complaint(lambda service, it: found.append((service.metadata.name, it.reason, it.message)))
+    return found
+
+
+def balanced(name: str, address: str, check: int = 0, node_port: int = 30090) -> service_pb2.Service:
+    """A service behind a load balancer, which has said its address."""
+    made = service(name, address, [("", "TCP", 80, node_port, 8080)])
+    made.spec.type = "LoadBalancer"
+    made.status.loadBalancer.ingress.add(ip="192.0.2.50")
+    if check:
+        made.spec.externalTrafficPolicy, made.spec.healthCheckNodePort = "Local", check
+    return made
+
+
+def test_two_services_that_want_one_address_are_told_and_hold_up_no_other(moded: World) -> None:
+    if moded.mode == "iptables":
+        pytest.skip("iptables lets the first of two rules win: there is nothing that it cannot program")
+
+    async def scenario(node: Node) -> None:
+        told = heard(node)
+        one, other = balanced("one", "10.96.0.31"), balanced("other", "10.96.0.32", node_port=30091)
+        slices = [slice_of(name, [("", "TCP", 80, 0, 8080)], [A]) for name in ("one", "other")]
+        async with proxied(node):
+            await node.program([one], slices)
+            assert told == []
+            said = await node.program([one, other, web()[0]], [*slices, web(B)[1]])
+            [(name, reason, message)] = told
+            assert (name, reason) == ("other", "FailedToProgramService")
+            assert "192.0.2.50" in message
+            assert message.endswith("default/one")
+            assert said == f"default/other: {message}"
+            assert await node.ask(node.world.client, NODE, 30080) == ("b", "10.77.1.1")
+            assert await node.ask(node.world.client, NODE, 30090) == ("a", "10.77.1.1")
+            found = await node.proxy.inspect("default/other")
+            assert (found.serviceError, found.missingCount > 0) == (message, True)
+            assert await node.program([other, web()[0]], [*slices, web(B)[1]]) == ""
+            assert await node.ask(node.world.client, NODE, 30091) == ("a", "10.77.1.1")
+            assert (await node.proxy.inspect("default/other")).serviceError == ""
+            assert len(told) == 1
+
+    on_node(moded, scenario)
+
+
+def test_a_health_check_port_that_somebody_has_is_told_and_had_once_it_is_free(moded: World) -> None:
+    async def scenario(node: Node) -> None:
+        told = heard(node)
+        squatter = node.world.serve(node.world.node, "squatter", "0.0.0.0", 32001)
+        wanted = balanced("checked", "10.96.0.33", check=32001)
+        placed = slice_of("checked", [("", "TCP", 80, 0, 8080)], [A])
+        async with proxied(node):
+            said = await node.program([wanted], [placed])
+            [(name, reason, message)] = told
+            assert (name, reason) == ("checked", "FailedToStartServiceHealthcheck")
+            assert message == "cannot answer health checks on port 32001: Address already in use"
+            assert said == f"default/checked: {message}"
+            assert await node.ask(node.world.client, NODE, 30090) == ("a", CLIENT)
+            squatter.close()
+            await asyncio.to_thread(until, lambda: node.said[-1][1] == "", "the health check is answered")
+            assert len(told) == 1
+
+    on_node(moded, scenario)
+
+
+def test_the_longest_names_there_are_can_be_programmed(moded: World) -> None:
+    async def scenario(node: Node) -> None:
+        made, placed = web(B)
+        made.metadata.namespace = placed.metadata.namespace = "n" * 63
+        made.metadata.name = placed.metadata.labels["kubernetes.io/service-name"] = "s" * 63
+        made.spec.ports[0].name = placed.ports[0].name = "p" * 15
+        async with proxied(node):
+            assert await node.program([made], [placed]) == ""
+            assert await node.ask(node.world.client, NODE, 30080) == ("b", "10.77.1.1")
+        whole = ours(node.world.node)
+        successor = Node(node.world, ProxySync(node.world.mode, node.world.directory, PACE), node.pods)
+        async with proxied(successor):
+            made.spec.clusterIP = "fd00::1"  # so that what it has must be found by its name
+            assert "not an IPv4 address" in await successor.program([made], [placed])
+            assert ours(node.world.node) == whole
+
+    on_node(moded, scenario)
