@@ -47,7 +47,8 @@ def clusters(registry: Registry, hostile: Hostile) -> Iterator[MakeCluster]:
         directory.mkdir(parents=True)
         cluster = Cluster(directory)
         mirror = directory / "registries.conf"
-        mirror.write_text(registry.mirror_at(cluster.address) + hostile.conf(cluster.address))
+        here = cluster.address
+        mirror.write_text(registry.mirror_at(here) + registry.conf(here) + hostile.conf(here))
         cluster = Cluster(directory, Options(registries_conf=mirror, **options))  # type: ignore[arg-type]
         made.append(cluster)
         cluster.up(nodes)

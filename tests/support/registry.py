@@ -55,6 +55,10 @@ class Registry:
         """The text of a registries.conf that takes docker.io from this registry, as reached at `address`."""
         return MIRROR.format(address=address, port=self.port)
 
+    def conf(self, address: str) -> str:
+        """The text that permits it without TLS under its own name, as reached at `address`."""
+        return f'[[registry]]\nlocation = "{address}:{self.port}"\ninsecure = true\n'
+
     def close(self) -> None:
         self._process.terminate()
         self._process.wait(timeout=10)
