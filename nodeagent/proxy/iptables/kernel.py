@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from nodeagent.proxy.changes import Changes, answering, deaf
+from nodeagent.proxy.iptables import bases
 from nodeagent.proxy.iptables.backend import Backend, detect, others
 from nodeagent.proxy.iptables.rules import JUMPS, Rules, Tables
 from nodeagent.proxy.iptables.text import Observed, parse, restore
@@ -31,6 +32,7 @@ class Iptables:
         self._present: Observed | None = None
         self._fingerprint: tuple[int, ...] = ()
         self._spelled: dict[tuple[str, str], tuple[Rules, Rules]] = {}
+        self._made: frozenset[bases.Base] = frozenset()
         self._changes: Changes | None = None
 
     @classmethod
@@ -76,7 +78,9 @@ class Iptables:
         """Bring the kernel to wanted, writing only what differs. Raises RulesRefused, RulesUnavailable."""
         with answering(self._changes, lambda: self.written):
             for tries in range(_RACES, 0, -1):
-                text, touched = restore(await self._standing(), wanted)
+                present = await self._standing()
+                wanted = self._noted(wanted, present)
+                text, touched = restore(present, wanted)
                 try:
                     if text:
                         await self._write(text, len(touched), wanted)
@@ -86,6 +90,19 @@ class Iptables:
                     if tries == 1 or self.backend.fingerprint() == self._fingerprint:
                         raise
             self._wanted = wanted
+
+    def _noted(self, wanted: Tables, present: Observed) -> Tables:
+        """With the note of what is there because of us, as it stands or for the first time. Raises RulesUnavailable."""
+        if self.backend.flavour != "nft":
+            return wanted
+        self._made |= bases.noted(present.tables)
+        if present.empty:
+            try:
+                self._made |= bases.missing()
+            except OSError as error:
+                raise RulesUnavailable(f"cannot look which chains there are: {error}") from error
+        notes = bases.notes(self._made)
+        return {table: {**chains, **notes.get(table, {})} for table, chains in wanted.items()}
 
     async def _standing(self) -> Observed:
         if self._present is None or self.backend.fingerprint() != self._fingerprint:
@@ -152,6 +169,12 @@ class Iptables:
 
 async def clean(backend: Backend) -> None:
     """Remove every chain and jump of ours. Raises RulesRefused, RulesUnavailable."""
-    text, _ = restore(parse(await backend.saved()), _NOTHING)
+    present = parse(await backend.saved())
+    text, _ = restore(present, _NOTHING)
     if text:
         await backend.apply(text)
+    if made := bases.noted(present.tables):
+        try:
+            bases.remove(made)
+        except OSError as error:
+            raise RulesUnavailable(f"cannot remove chains that are there because of us: {error}") from error

@@ -26,6 +26,8 @@ MARK = f"{MASQUERADE_MARK:#x}/{MASQUERADE_MARK:#x}"
 
 SERVICES, NODEPORTS = f"{PREFIX}SERVICES", f"{PREFIX}NODEPORTS"
 """The chains of both tables in which services have their lines."""
+MADE = f"{PREFIX}MADE"
+"""Nobody jumps to it: it says which of the kernel's own chains are there because of us (bases.py)."""
 OWN_KINDS = ("SVC", "SVL", "EXT", "SEP")
 """The chains of one service are named PODPLANE-<kind>-<hash>."""
 _POSTROUTING, HOSTPORTS = f"{PREFIX}POSTROUTING", f"{PREFIX}HOSTPORTS"

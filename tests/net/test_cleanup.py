@@ -1,0 +1,126 @@
+"""`podplane-nodeagent cleanup`, the program, on a node that has everything: what is left is what was there before."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nodeagent.proxy.mode import Wanted
+from nodeagent.proxy.modes import KINDS
+from nodeagent.proxy.services import ports_of
+from nodeagent.proxy.sync import ProxySync
+from nodeagent.sandbox.network import Network, Settings
+from nodeagent.sandbox.sandboxes import Sandboxes
+from nodeagent.types import SandboxRequest
+from tests.net.kernel import World, command, inside
+from tests.net.proxied import CLUSTER, PACE, PODS, RANGES, A, B, Node, empty, flavours, proxied, web
+
+FAR_PODS, FAR = "10.77.3.0/24", "203.0.113.77"
+PROGRAM = Path(sys.executable).parent / "podplane-nodeagent"
+FOREIGN = """
+table inet firewall {
+	set friends { type ipv4_addr; elements = { 192.0.2.1, 192.0.2.2 } }
+	chain input { type filter hook input priority 5; policy accept; ip saddr @friends accept; }
+}
+"""
+_UNSTEADY = ("nf_conntrack_count", "nf_conntrack_buckets", "nf_conntrack_max", "nf_conntrack_expect_max")
+
+
+def everything(pin: Path) -> dict[str, list[str]]:
+    """All that a network namespace has of rules, links, addresses, routes and settings; without counters."""
+    found = {
+        "nft": command(pin, "nft -s list ruleset"),
+        "links": command(pin, "ip -d link"),
+        "addresses": command(pin, "ip -4 address"),
+        "routes": command(pin, "ip -4 route show table all"),
+        "routing rules": command(pin, "ip -4 rule"),
+        "settings": settings(pin),
+    }
+    for flavour in flavours(pin):
+        found[f"iptables-{flavour}"] = re.sub(r"(?m)^#.*\n|\[\d+:\d+\]", "", command(pin, f"iptables-{flavour}-save"))
+    return {what: text.splitlines() for what, text in found.items()}
+
+
+def settings(pin: Path) -> str:
+    done = subprocess.run(
+        ["nsenter", f"--net={pin}", "sysctl", "-a"], capture_output=True, text=True, timeout=60, check=False
+    )
+    kept = (line for line in done.stdout.splitlines() if line.startswith("net.") and "neigh" not in line)
+    return "\n".join(line for line in kept if not any(f".{name} " in line for name in _UNSTEADY))
+
+
+async def build(world: World) -> None:
+    """What agents in every mode, one after the other, would leave if they were killed: all of it at once."""
+    network = await Network.open(world.directory / "run", Settings(tunnel="always"))
+    try:
+        await network.configure(PODS, {FAR_PODS: FAR}, CLUSTER)
+        assert network.problem is None
+        sandboxes = Sandboxes(world.directory / "run", network)
+        for name, address in (("a", A), ("b", B)):
+            await sandboxes.create(SandboxRequest(f"pod-{name}", 0, name, address))
+    finally:
+        network.close()
+    world.mode = "iptables"
+    node = Node(world, ProxySync(world.mode, world.directory / "run", PACE), {})
+    async with proxied(node):
+        assert await node.program([web()[0], empty()], [web(A, B)[1]]) == ""
+    services = {"default/web": ports_of(web()[0], [web(A, B)[1]], "node-1")}
+    for kind in KINDS:
+        if kind.name != world.mode and not await kind.missing():
+            mode = await kind.open("rr")
+            assert await mode.apply(Wanted(RANGES, services)) == {}
+            await mode.close()
+
+
+def clean(world: World) -> None:
+    """Run the program."""
+    run, state = world.directory / "run", world.directory / "state"
+    argv = [PROGRAM, "cleanup", "--run-dir", run, "--state-dir", state, "--cgroup-root", f"podplane-test-{os.getpid()}"]
+    done = subprocess.run(
+        ["nsenter", f"--net={world.node}", *map(str, argv)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("owner", ["nobody", "iptables-nft", "iptables-legacy"])
+def test_cleanup_leaves_what_was_there_before(world: World, owner: str) -> None:
+    """owner: who had rules on the node before us."""
+    if owner != "nobody":
+        command(world.node, f"{owner} -t nat -A POSTROUTING -s 203.0.113.0/24 -j RETURN")
+        command(world.node, f"{owner} -A FORWARD -s 203.0.113.9 -j DROP")
+        command(world.node, "nft -f -", FOREIGN)
+    before = everything(world.node)
+    inside(world.node, lambda: asyncio.run(build(world)))
+    there = everything(world.node)
+    assert any("podplane-services" in line for line in there["nft"])
+    assert any("podplane-vxlan" in line for line in there["links"])
+    assert any("PODPLANE-SVC" in line for what in there for line in there[what])
+    clean(world)
+    after = everything(world.node)
+    for what in before:
+        assert after[what] == before[what], what
+    assert not (world.directory / "run").exists()
+    assert not (world.directory / "state").exists()
+
+
+def test_cleanup_keeps_chains_that_somebody_has_begun_to_use(world: World) -> None:
+    inside(world.node, lambda: asyncio.run(build(world)))
+    command(world.node, "iptables-nft -t nat -A OUTPUT -d 203.0.113.9 -j RETURN")
+    command(world.node, "iptables-nft -P FORWARD DROP")
+    clean(world)
+    left = [line.strip() for line in everything(world.node)["nft"] if line.strip() not in ("", "}")]
+    assert left == [
+        "table ip nat {",
+        "chain OUTPUT {",
+        "type nat hook output priority -100; policy accept;",
+        "ip daddr 203.0.113.9 counter return",
+        "table ip filter {",
+        "chain FORWARD {",
+        "type filter hook forward priority filter; policy drop;",
+    ]
