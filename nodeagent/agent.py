@@ -91,7 +91,7 @@ class Agent:
         self._addresses = Addresses()
         self._disk = Disk()
         hold = Hold(config.eviction_hard, config.pressure_transition)
-        self._evictor = Evictor(hold, config.paths, self._disk, lambda: self._look_now.set())
+        self._evictor = Evictor(hold, config.paths, self._disk, lambda: self._look_now.set(), self._outbox.node_event)
         self._metrics = Metrics()
         self._images = ImageStore(
             config.paths.state, config.paths.run, registries_conf=config.registries_conf, limits=config.pulls,

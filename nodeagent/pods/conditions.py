@@ -8,6 +8,8 @@ from nodeagent.pods.state import READY, RUNNING, ContainerState, PodState
 
 NOT_INITIALIZED = "ContainersNotInitialized"
 NOT_READY = "ContainersNotReady"
+EVICTED = "Evicted"
+"""A pod's reason after the node needed what it used."""
 
 
 def observe(state: PodState, now: float) -> None:
@@ -26,6 +28,8 @@ def conditions(state: PodState) -> Iterator[tuple[str, str, str, str]]:
     not_ready = [container.name for container in (*state.sidecars, *state.apps) if not is_ready(container)]
     yield ("Ready", *_ready(state, not_ready))
     yield ("ContainersReady", *_ready(state, not_ready))
+    if state.reason == EVICTED:
+        yield "DisruptionTarget", "True", "TerminationByKubelet", state.message
 
 
 def is_ready(container: ContainerState) -> bool:

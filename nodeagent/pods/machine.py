@@ -129,8 +129,8 @@ def _evicted(state: PodState, event: events.PodEvicted) -> list[Effect]:
     if state.final or state.stopping in ("deleted", "failed", "completed"):
         return []
     state.stopping, state.kill_at = "failed", event.at + event.grace
-    state.reason, state.message = "Evicted", event.message
-    return [Tell("Warning", "Evicted", event.message)]
+    state.reason, state.message = conditions.EVICTED, event.message
+    return [Tell("Warning", conditions.EVICTED, event.message)]
 
 
 def _nothing(_state: PodState, _event: events.TimePassed) -> list[Effect]:

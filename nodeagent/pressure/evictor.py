@@ -37,6 +37,8 @@ SHARE = 20
 CLEANUP = 30.0
 """Seconds that an evicted pod has to end before the next one goes."""
 
+Say = Callable[[str, str], None]
+"""A Warning about the node: its reason and message."""
 Reclaim = Callable[[], Awaitable[int]]
 """Frees what no pod needs; the bytes that it has freed."""
 
@@ -44,13 +46,14 @@ Reclaim = Callable[[], Awaitable[int]]
 class Evictor:
     """Of one node. `attend` gives it the pods, once there are any."""
 
-    def __init__(self, hold: Hold, paths: Paths, disk: Disk, on_change: Callable[[], None]) -> None:
+    def __init__(self, hold: Hold, paths: Paths, disk: Disk, on_change: Callable[[], None], say: Say) -> None:
         self.short: frozenset[str] = frozenset()
         """The pressure conditions that are True."""
         self._hold = hold
         self._paths = paths
         self._disk = disk
         self._on_change = on_change
+        self._say = say
         self._pods: Pods | None = None
         self._runtime: ContainerRuntime | None = None
         self._root = ""
@@ -80,21 +83,22 @@ class Evictor:
         also = ["DiskPressure"] if self._disk.problem else []
         short = self._hold.conditions(met, time.monotonic(), also)
         if short != self.short:
-            self._say(short)
+            self._take(short)
         if self._pods is None:
             return False
         if await self._beyond_limits(self._pods):
             return True
         return bool(met) and await self._relieve(self._pods, met[0], signals[met[0].signal])
 
-    def _say(self, short: frozenset[str]) -> None:
+    def _take(self, short: frozenset[str]) -> None:
         for type_ in sorted(short ^ self.short):
             log.warning("%s is now %s", type_, type_ in short)
         self.short = short
         self._on_change()
 
     async def _relieve(self, pods: Pods, threshold: Threshold, signal: Signal) -> bool:
-        """Evict the pod that is first in rank."""
+        """Evict the pod that is first in rank; of a disk, first what no pod needs."""
+        self._say("EvictionThresholdMet", f"Attempting to reclaim {RESOURCES[threshold.signal]}")
         disk = threshold.signal in (DISK, INODES)
         if disk and self._reclaim is not None and await self._reclaim():
             return True

@@ -351,6 +351,8 @@ def test_an_evicted_pod_is_stopped_fails_and_is_cleared_away() -> None:
     world.pass_time(1.0)
     assert not world.alive
     assert (world.status.phase, world.status.reason) == ("Failed", "Evicted")
+    [disrupted] = [each for each in world.status.conditions if each.type == "DisruptionTarget"]
+    assert (disrupted.status, disrupted.reason) == ("True", "TerminationByKubelet")
     assert (world.state.sandbox.stage, world.state.address) == ("absent", "")
     world.post(did.DeletionRequested(world.now, 0))
     world.settle()
