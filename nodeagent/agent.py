@@ -35,12 +35,13 @@ from nodeagent.pods.outbox import Outbox
 from nodeagent.pods.recovery import recover
 from nodeagent.pods.requests import LOWEST_OOM_SCORE
 from nodeagent.pods.resolvconf import ClusterDns
-from nodeagent.pods.tools import NodeFacts, Tools
+from nodeagent.pods.tools import Deadlines, NodeFacts, Tools
 from nodeagent.pressure.evictor import Evictor
 from nodeagent.pressure.hold import Hold
 from nodeagent.proxy.sync import ProxySync
 from nodeagent.receiver import FrameReceiver
 from nodeagent.runtime.containers import ContainerRuntime
+from nodeagent.runtime.containers import Deadlines as RuntimeDeadlines
 from nodeagent.runtime.detection import RuntimeNotReady
 from nodeagent.runtime.fields import PodFacts
 from nodeagent.runtime.image_gc import ImageGc
@@ -179,6 +180,7 @@ class Agent:
                 conmon_cgroup=f"{self._config.cgroup_root}/conmon",
                 pids_limit=self._config.pod_pids_limit,
                 pods=self._all_pods(),
+                deadlines=RuntimeDeadlines.within(self._config.runtime_timeout),
             )
         except RuntimeNotReady as error:
             if str(error) != self._runtime_problem:
@@ -243,6 +245,7 @@ class Agent:
             host_ports=HostPorts(self._proxy.set_host_ports),
             disk=self._disk,
             metrics=self._metrics,
+            deadlines=Deadlines.within(self._config.runtime_timeout),
         )
 
     # ── the node ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -62,6 +62,8 @@ class Config:
     token_file: str = ""
     node_ip: str = ""
     runtime: str = "auto"
+    runtime_timeout: float = 60.0
+    """Seconds for the OCI runtime to create a container."""
     registries_conf: Path | None = None
     pulls: Limits = field(default_factory=Limits)
     image_gc: Policy = field(default_factory=Policy)
@@ -145,6 +147,7 @@ def _config(options: argparse.Namespace) -> Config:
         join=options.join,
         token_file=options.token_file,
         node_ip=options.node_ip,
+        runtime_timeout=options.runtime_request_timeout,
         registries_conf=options.registries_conf,
         pulls=Limits(stall=options.image_pull_progress_deadline, parallel=options.max_parallel_image_pulls),
         image_gc=Policy(options.image_gc_high_threshold, options.image_gc_low_threshold, options.image_minimum_gc_age),
@@ -232,6 +235,8 @@ def _images(flags: Flags) -> None:
 
 def _resources(flags: Flags) -> None:
     """Named as the kubelet's."""
+    words = "how long the OCI runtime may take to create a container; for its other tasks it has half of that or less"
+    flags.add("--runtime-request-timeout", "1m", words, type=_explained(_positive), metavar="DURATION")
     words = "processes and threads that a pod may have; -1 for as many as the node has"
     flags.add("--pod-pids-limit", "4096", words, type=_pids_limit, metavar="N")
     words = "what of the node is kept from pods for the system: cpu, memory, ephemeral-storage, pid"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from nodeagent.metrics import Metrics
 from nodeagent.paths import Paths
@@ -39,6 +40,11 @@ class Deadlines:
     start: float = 60.0
     signal: float = 10.0
     remove: float = 60.0
+
+    @classmethod
+    def within(cls, runtime: float) -> Self:
+        """More than the runtime itself is given (`runtime`: seconds to create a container): it says what is late."""
+        return cls(create=1.5 * runtime, start=runtime, remove=runtime)
 
 
 @dataclass(frozen=True, slots=True)

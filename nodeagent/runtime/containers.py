@@ -65,6 +65,11 @@ class Deadlines:
     remove: float = 30.0
     query: float = 15.0
 
+    @classmethod
+    def within(cls, seconds: float) -> Self:
+        """In proportion to what creating a container may take."""
+        return cls(create=seconds, start=seconds / 2, remove=seconds / 2, query=seconds / 4)
+
 
 class ContainerRuntime:
     """The containers of one node."""

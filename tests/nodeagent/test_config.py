@@ -31,6 +31,7 @@ def test_flags_win_over_the_environment_and_that_over_defaults() -> None:
         (["run", "--registries-conf", "/no/such"], {}, "not a file"),
         (["run", "--image-gc-high-threshold", "70"], {}, "must be below --image-gc-high-threshold"),
         (["run", "--image-gc-low-threshold", "101"], {}, "from 0 to 100"),
+        (["run", "--runtime-request-timeout", "0"], {}, "more than 0"),
         (["run", "--max-parallel-image-pulls", "0"], {}, "from 1 to 1000"),
         (["run", "--image-pull-progress-deadline", "0s"], {}, "more than 0"),
     ],
