@@ -160,6 +160,8 @@ class Rootfs:
         return self._systems
 
     def _system(self, path: str, container: str) -> dict[str, Any]:
+        if not os.path.isdir(path):  # a file with a mount of its own has no overlay: nobody writes to it
+            return bind(path, path, "bind", "ro", "nodev")
         upper, work = self._writable(container, path.strip("/").replace("/", "-"))
         options = [f"lowerdir={path}", f"upperdir={upper}", f"workdir={work}", *self._options, "nodev"]
         return {"destination": path, "type": "overlay", "source": "overlay", "options": options}
