@@ -220,9 +220,12 @@ class _Output:
 
 
 class _Cursor:
-    """Reads on where it stopped, across rotation. Blocks only for reads of local files."""
+    """Reads on where it stopped, across rotation. Blocks only for reads of local files.
 
-    def __init__(self, chosen: list[tuple[Path, int]]) -> None:
+    Not `on`: only up to where the log ends now. Who writes faster than it is read would never let it end.
+    """
+
+    def __init__(self, chosen: list[tuple[Path, int]], *, on: bool) -> None:
         self._joiner = Joiner()
         self._rest = b""
         self._log = chosen[-1][0]
@@ -231,6 +234,7 @@ class _Cursor:
             file = path.open("rb")
             file.seek(offset)
             self._opened.append(file)
+        self._end = None if on else os.fstat(self._opened[-1].fileno()).st_size
 
     def close(self) -> None:
         for file in self._opened:
@@ -239,13 +243,20 @@ class _Cursor:
     def read(self) -> list[Line]:
         """The next lines; [] at the end for now. A renamed file is read to its end before the new one."""
         while True:
-            data = self._opened[0].read(_CHUNK)
+            data = self._opened[0].read(self._size())
             if data:
                 return self._split(data)
+            if self._end is not None and len(self._opened) == 1:
+                return []
             if len(self._opened) == 1 and not self._next():
                 return []
             if len(self._opened) > 1:
                 self._opened.pop(0).close()
+
+    def _size(self) -> int:
+        if self._end is None or len(self._opened) > 1:
+            return _CHUNK
+        return min(_CHUNK, max(0, self._end - self._opened[0].tell()))
 
     def rest(self) -> list[Line]:
         """What has no newline yet."""
@@ -288,7 +299,7 @@ async def read(
     `events` is needed for `follow` only. Raises FileNotFoundError where there is no log.
     """
     output = _Output(options)
-    cursor = _Cursor(await asyncio.to_thread(begin, log, options.tail))
+    cursor = _Cursor(await asyncio.to_thread(begin, log, options.tail), on=options.follow)
     changed: asyncio.Event = asyncio.Event()
     watch = None
     if options.follow and events is not None:

@@ -53,6 +53,16 @@ async def test_since_timestamps_and_limit(log: Path) -> None:
     assert await text(log, limit_bytes=6) == "one\ntw"
 
 
+async def test_who_writes_faster_than_is_read_keeps_nobody_reading(log: Path) -> None:
+    read = b""
+    async for chunk in logs.read(log, LogOptions()):
+        read += chunk
+        with log.open("a") as file:
+            file.write(f"{stamp(7)} stdout F more\n" * 5000)
+        assert len(read) < 5000
+    assert read.decode() == "one\ntwo\nerr\nthree\n\nsix\n"
+
+
 async def test_no_log_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await text(tmp_path / "0.log")
