@@ -158,6 +158,10 @@ class ContainerFound:
     pid: int | None
     conmon_alive: bool
     exit: ContainerExit | None
+    started_at: float = 0.0
+    """Seconds since the epoch; 0: it was not started, or nobody knows when."""
+    image: str = ""
+    """The id of its image."""
 
 
 class RuntimeFailure(Exception):

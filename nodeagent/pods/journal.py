@@ -53,12 +53,19 @@ def frames(data: bytes) -> Iterator[tuple[int, Record]]:
         yield at, json.loads(payload)
 
 
+def _record(uid: str, state: Record | None, number: int) -> bytes:
+    return frame({"uid": uid, "state": state, "number": number})
+
+
 class NotDurable(OSError):
     """The state is written down for this boot, but not for what comes after a power loss."""
 
 
 class JournalFile:
-    """One file: an append, a compaction, what it held when it was opened. `records`: uid -> newest record."""
+    """One file: an append, a compaction, what it held when it was opened.
+
+    `records`: uid -> newest record; `numbers`: the order in which they were written, over both files.
+    """
 
     def __init__(self, path: Path, boot: str, *, outlives_boot: bool) -> None:
         self.path = path
@@ -66,6 +73,7 @@ class JournalFile:
         self._outlives_boot = outlives_boot
         self.previous_boot = ""
         self.records: dict[str, Record] = {}
+        self.numbers: dict[str, int] = {}
         self._size = 0
         self._compact_at = _COMPACT_AT
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -78,10 +86,8 @@ class JournalFile:
             good = end
             if "boot" in record:
                 self.previous_boot = record["boot"]
-            elif record["state"] is None:
-                self.records.pop(record["uid"], None)
             else:
-                self.records[record["uid"]] = record["state"]
+                self._take(record["uid"], record["state"], record.get("number", 0))
         if good < len(data):
             self._set_aside(data[good:], good)
         self._size = good
@@ -90,7 +96,15 @@ class JournalFile:
                 os.ftruncate(self._file, 0)
                 self._size = 0
                 self.records.clear()
+                self.numbers.clear()
             self._begin_boot()
+
+    def _take(self, uid: str, state: Record | None, number: int) -> None:
+        if state is None:
+            self.records.pop(uid, None)
+            self.numbers.pop(uid, None)
+        else:
+            self.records[uid], self.numbers[uid] = state, number
 
     def _begin_boot(self) -> None:
         try:
@@ -111,13 +125,10 @@ class JournalFile:
             log.warning("journal %s is torn: %d bytes are lost: cannot set them aside: %s", self.path, len(tail), error)
         os.ftruncate(self._file, good)
 
-    def append(self, uid: str, state: Record | None) -> None:
+    def append(self, uid: str, state: Record | None, number: int = 0) -> None:
         """Write the newest state of a pod; None forgets it."""
-        if state is None:
-            self.records.pop(uid, None)
-        else:
-            self.records[uid] = state
-        self._write(frame({"uid": uid, "state": state}))
+        self._take(uid, state, number)
+        self._write(_record(uid, state, number))
         if self._size > self._compact_at:
             self._try_to_compact()
 
@@ -153,7 +164,7 @@ class JournalFile:
         """Replace the file by one with the newest record of each pod. Raises OSError."""
         temporary = self._temporary
         content = frame({"boot": self.boot, "version": VERSION}) + b"".join(
-            frame({"uid": uid, "state": state}) for uid, state in self.records.items()
+            _record(uid, state, self.numbers[uid]) for uid, state in self.records.items()
         )
         with open(temporary, "wb") as file:
             os.fchmod(file.fileno(), 0o600)
@@ -184,15 +195,18 @@ class Journal:
             not self._boot.previous_boot and self._durable.previous_boot not in ("", boot_id)
         )
         self._kept: dict[str, tuple[Any, ...]] = {}
+        self._number = max((*self._boot.numbers.values(), *self._durable.numbers.values()), default=0)
         self._syncing: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
 
     def found(self) -> dict[str, Record]:
-        """uid -> the newest record that still holds: of this boot, or the durable one."""
-        durable_records = dict(self._durable.records)
-        if self.rebooted:
-            return durable_records
-        return {**durable_records, **self._boot.records}
+        """uid -> the newest record that still holds: of this boot, or the durable one where this boot's is torn off."""
+        records, numbers = dict(self._durable.records), self._durable.numbers
+        if not self.rebooted:
+            for uid, record in self._boot.records.items():
+                if self._boot.numbers[uid] >= numbers.get(uid, 0):
+                    records[uid] = record
+        return records
 
     async def record(self, state: PodState) -> None:
         """Write the state down; where something of it must survive power loss, it is on the disk on return.
@@ -202,16 +216,17 @@ class Journal:
         """
         failpoints.hit("journal:before")
         record = encode(state)
-        self._boot.append(state.uid, record)
+        self._number += 1
+        self._boot.append(state.uid, record, self._number)
         kept = durable(state)
         if self._kept.get(state.uid) != kept:
-            await self._keep(state.uid, record)
+            await self._keep(state.uid, record, self._number)
             self._kept[state.uid] = kept
         failpoints.hit("journal:after")
 
-    async def _keep(self, uid: str, record: Record) -> None:
+    async def _keep(self, uid: str, record: Record, number: int) -> None:
         try:
-            self._durable.append(uid, record)
+            self._durable.append(uid, record, number)
             await self._sync()
         except OSError as error:
             raise NotDurable(error.errno, f"cannot write to journal {self._durable.path}: {error.strerror}") from error

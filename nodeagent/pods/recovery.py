@@ -20,7 +20,7 @@ from nodeagent.pods.codec import decode
 from nodeagent.pods.events import AgentRestarted, ClockStepped, DeletionRequested, Event, SpecChanged
 from nodeagent.pods.journal import Record
 from nodeagent.pods.manager import Pods
-from nodeagent.pods.state import EXITED, READY, RUNNING, PodState, new_state
+from nodeagent.pods.state import EXITED, READY, RUNNING, ContainerState, PodState, new_state
 from nodeagent.pods.stopping import HOLD
 from nodeagent.pods.tools import Tools
 from nodeagent.runtime.volumes import VolumeFailure
@@ -48,7 +48,7 @@ def states(specs: Mapping[str, Pod], records: Mapping[str, Record], reality: Rea
     found = []
     for uid, pod in specs.items():
         if uid in records:
-            found.append(decode(records[uid], pod))
+            found.append(caught_up(decode(records[uid], pod), reality))
         elif uid in reality.containers or uid in reality.sandboxes:
             found.append(rebuilt(pod, reality))
     return found
@@ -57,25 +57,46 @@ def states(specs: Mapping[str, Pod], records: Mapping[str, Record], reality: Rea
 def rebuilt(pod: Pod, reality: Reality) -> PodState:
     """A pod of which only the spec and what runs is known (its journal was lost). Pure."""
     state = new_state(pod)
-    uid = pod.metadata.uid
     state.admitted = True
-    for container in state.containers:
-        newest = max((f for f in reality.containers.get(uid, ()) if f.name == container.name),
-                     key=lambda found: found.attempt, default=None)  # fmt: skip
-        if newest is None:
-            continue
-        container.stage, container.attempt, container.remains = RUNNING, newest.attempt, True
-        container.exits = container.restarts = newest.attempt
-    for sandbox in reality.sandboxes.get(uid, ()):
+    state.volumes.attempt = 1
+    for sandbox in reality.sandboxes.get(state.uid, ()):
         state.sandbox.stage, state.sandbox.attempt = READY, sandbox.attempt
         state.address = sandbox.address or ""
-    # Init containers are removed when they have ended: what is there says that those before it have succeeded.
-    there = [index for index, container in enumerate(state.containers) if container.stage == RUNNING]
-    for container in state.init[: max(there, default=0)]:
+    return caught_up(state, reality)
+
+
+def caught_up(state: PodState, reality: Reality) -> PodState:
+    """With the instances that its record does not know of: they were written down, and that was lost. Pure."""
+    newer = {}
+    for found in reality.containers.get(state.uid, ()):
+        container = next((one for one in state.containers if one.name == found.name), None)
+        if container is not None and found.attempt > container.attempt:
+            _take_over(container, found)
+            newer[found.name] = container
+    if not newer:
+        return state
+    for sandbox in reality.sandboxes.get(state.uid, ()):
+        if sandbox.attempt >= state.sandbox.attempt:
+            state.sandbox.stage, state.sandbox.attempt = READY, sandbox.attempt
+            state.address = sandbox.address or ""
+    # Init containers run one after the other: what is there says that those before it have succeeded.
+    there = [index for index, container in enumerate(state.containers) if container.name in newer]
+    for container in state.init[: max(there)]:
         container.done = True
         container.stage = container.stage if container.sidecar else EXITED
-    state.volumes.attempt = 1
     return state
+
+
+def _take_over(container: ContainerState, found: ContainerFound) -> None:
+    lost = found.attempt - max(container.attempt, 0)
+    container.stage, container.attempt, container.remains = RUNNING, found.attempt, True
+    container.exits, container.restarts = container.exits + lost, container.restarts + lost
+    container.started_at = found.started_at
+    container.image_id = container.image_ref = found.image
+    if container.ended is not None:
+        container.last, container.ended = container.ended, None
+    container.reason, container.message = "", ""
+    container.forget_stop()
 
 
 async def look(tools: Tools) -> Reality:

@@ -78,7 +78,7 @@ def _container(
         return []
     if found is not None and found.conmon_alive and found.state == "running":
         container.pid = found.pid or 0
-        return [] if container.stage in UP else containers.mark_started(container, event.at)
+        return [] if container.stage in UP else containers.mark_started(container, found.started_at or event.at)
     if container.stage in (CREATING, CREATED) and (found is None or found.state == "created"):
         container.stage = WAITING  # it never ran: what there is of it goes, and a new attempt is made
         return []

@@ -49,6 +49,8 @@ from nodeagent.types import (
 )
 
 CONMON_CGROUP = "podplane/conmon"
+_STARTED = "started"
+"""A file of the bundle: it was let run, and when."""
 _PAID_FOR = 0.03
 """Seconds after which a write to cgroup.procs waits again."""
 _UNLIMITED = Resources()
@@ -181,7 +183,7 @@ class ContainerRuntime:
 
     async def start(self, id: str) -> None:
         """Let a created container run. Done again, finds it done. Raises RuntimeFailure("RunContainerError", ...)."""
-        started = self._files(id).bundle / "started"
+        started = self._files(id).bundle / _STARTED
         if started.exists():
             return
         if not (self.programs.kind == "crun" and crun.begin(self.programs.root / id)):
@@ -428,7 +430,14 @@ class ContainerRuntime:
         if alive and status == "stopped":  # conmon is about to write how it ended: that comes through `exits`
             status = "running"
         state = "stopped" if end else status if alive and status in ("created", "running") else "unknown"
-        return ContainerFound(id, uid, name, int(attempt), state, self.pid(id), alive, end)
+        image = record.image if record is not None else ""
+        return ContainerFound(id, uid, name, int(attempt), state, self.pid(id), alive, end, _started_at(files), image)
+
+
+def _started_at(files: Files) -> float:
+    with contextlib.suppress(FileNotFoundError):
+        return (files.bundle / _STARTED).stat().st_mtime
+    return 0.0
 
 
 def _prepare(run: Path, rootfs: Rootfs, cgroups: Cgroups, conmon_cgroup: str) -> None:

@@ -107,6 +107,27 @@ async def test_after_a_reboot_only_what_is_durable_holds(tmp_path: Path) -> None
     third.close()
 
 
+async def test_where_this_boots_newest_record_is_torn_off_the_durable_one_holds(tmp_path: Path) -> None:
+    world, first = running(), opened(tmp_path)
+    await first.record(world.state)
+    world.exit("a0", 3)
+    world.settle()
+    await first.record(world.state)
+    first.close()
+    boot = tmp_path / "boot.log"
+    *_, (end, _), _last = frames(boot.read_bytes())
+    boot.write_bytes(boot.read_bytes()[: end + 40])
+    second = opened(tmp_path)
+    assert second.found() == {"uid-1": encode(world.state)}
+    # And what comes after is newer than both, for the third as well.
+    world.pass_time(400)
+    await second.record(world.state)
+    second.close()
+    third = opened(tmp_path)
+    assert third.found() == {"uid-1": encode(world.state)}
+    third.close()
+
+
 async def test_compaction_keeps_the_newest_record_of_each_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "_COMPACT_AT", 2000)
     file = JournalFile(tmp_path / "x.log", "b", outlives_boot=True)

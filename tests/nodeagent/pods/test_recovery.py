@@ -41,6 +41,36 @@ def test_a_pod_whose_journal_is_lost_is_rebuilt_from_what_runs_and_restarts_noth
     assert state.container("a0").restarts == 3
 
 
+def test_an_instance_that_was_written_down_in_what_is_torn_off_is_kept() -> None:
+    world = World(make_pod(init=1))
+    world.run()
+    world.exit("i0", 0)
+    world.settle()
+    world.exit("a0", 3)
+    record = encode(world.state)  # of attempt 0, which has ended
+    record["sandbox"]["attempt"] = 2
+    running = ContainerFound("uid-1_a0_1", "uid-1", "a0", 1, "running", 9, True, None, 77.0)
+    (state,) = states({"uid-1": world.state.pod}, {"uid-1": record}, reality(running))
+    effects = step(state, AgentRestarted(world.now, False, True, reality(running).instances("uid-1")))
+    assert [type(effect).__name__ for effect in effects] == ["PrepareVolumes"]
+    container = state.container("a0")
+    assert (container.attempt, container.restarts, container.started_at, container.pid) == (1, 1, 77.0, 9)
+    assert container.last is not None
+    assert container.last.code == 3
+
+
+def test_what_runs_is_kept_where_only_the_beginning_of_the_pod_was_written_down() -> None:
+    world = World(make_pod(init=1))
+    world.run()
+    record = {**encode(world.state), "init": [], "apps": []}
+    record["sandbox"] = {"stage": "absent", "attempt": 2}
+    running = ContainerFound("uid-1_a0_0", "uid-1", "a0", 0, "running", 9, True, None, 77.0)
+    (state,) = states({"uid-1": world.state.pod}, {"uid-1": record}, reality(running))
+    effects = step(state, AgentRestarted(world.now, False, True, reality(running).instances("uid-1")))
+    assert [type(effect).__name__ for effect in effects] == ["PrepareVolumes"]
+    assert (state.container("a0").stage, state.container("a0").restarts) == ("running", 0)
+
+
 @pytest.mark.parametrize("said", ["image", "deletion"])
 def test_what_was_kept_of_a_spec_and_not_yet_journaled_is_not_lost(said: str) -> None:
     world = World(make_pod())
