@@ -318,6 +318,22 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "Nothing, if the node was restarted: the pod's restartPolicy applies. Otherwise find out who removed it.",
     ),
     Explanation(
+        "FailedToProgramService",
+        "reason of a service's event",
+        "A node could not make rules of the service; what rules it had stay, and other services are not concerned.",
+        "The message has the words of the refusal: an address that another service has, a family that is not "
+        "supported, or what the kernel or its tool says.",
+        "Change what the message names; the node tries again every few seconds. `podctl why service NAME` shows what "
+        "each node lacks.",
+    ),
+    Explanation(
+        "FailedToStartServiceHealthcheck",
+        "reason of a service's event",
+        "A node cannot answer a load balancer's health checks for the service; its rules are there all the same.",
+        "Another program listens on the service's healthCheckNodePort on that node.",
+        "Stop that program, or give the service another healthCheckNodePort; the node tries again every few seconds.",
+    ),
+    Explanation(
         "SchedulingGated",
         _SHOWN,
         "The pod is held back from scheduling.",

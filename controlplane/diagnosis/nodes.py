@@ -129,13 +129,15 @@ def verdict(
     is_name = facts.service.spec.type == "ExternalName"
     if not serving and not is_name:
         return False, f"{facts.key} answers nobody: {what or 'NoEndpoints: it has no ready endpoint'}"
-    nodes = f"{'all' if agreeing == len(found) else f'{agreeing} of'} {counted(len(found), 'node')}"
+    nodes = f"{'all' if agreeing == len(found) else f'{agreeing} of'} {counted(len(found), 'node')} agree"
+    if len(found) == 1:
+        nodes = f"{found[0].name} {'agrees' if agreeing else 'does not agree'}"
     if not healthy:
-        return False, f"{facts.key}: {nodes} agree; {what}"
+        return False, f"{facts.key}: {nodes}; {what}"
     if is_name:
         return True, f"{facts.key} is a name for {facts.service.spec.externalName}: DNS says so, no rule is needed"
     served = counted(serving, f"{'ready' if ready else 'terminating'} endpoint")
     if facts.is_headless:
         return True, f"{facts.key} is headless: DNS gives the addresses of its {served}, no rule is needed"
     more = f"; {what}" if what else ""
-    return True, f"{facts.key}: {nodes} agree with its {served} (revision {facts.revision}){more}"
+    return True, f"{facts.key}: {nodes} with its {served} (revision {facts.revision}){more}"

@@ -130,6 +130,18 @@ def slices_by_service(
     return found
 
 
+def slices_of(
+    service: service_pb2.Service, slices: Iterable[endpointslice_pb2.EndpointSlice]
+) -> list[endpointslice_pb2.EndpointSlice]:
+    """Those of one service."""
+    namespace, name = service.metadata.namespace, service.metadata.name
+    return [
+        item
+        for item in slices
+        if item.metadata.namespace == namespace and item.metadata.labels.get(SERVICE_NAME) == name
+    ]
+
+
 def ports_of(
     service: service_pb2.Service, slices: Iterable[endpointslice_pb2.EndpointSlice], node_name: str
 ) -> tuple[ServicePort, ...]:

@@ -24,7 +24,7 @@ from nodeagent.proxy.inspection import fill
 from nodeagent.proxy.mode import Mode, Ranges, RulesRefused, RulesUnavailable, Wanted
 from nodeagent.proxy.obstacles import closed
 from nodeagent.proxy.runner import Pace, Runner
-from nodeagent.proxy.services import HostPort, ServicePort, Unprogrammable, key_of, ports_of, slices_by_service
+from nodeagent.proxy.services import HostPort, ServicePort, Unprogrammable, key_of, ports_of, slices_of
 from nodeagent.sandbox import sysctl
 from podplane.errors import NotSupported
 from podplane.v1 import endpointslice_pb2, service_pb2
@@ -106,11 +106,11 @@ class ProxySync:
                 made.error = error or "the agent has not programmed anything since its start"
                 return made
             try:
-                ports = ports_of(service, slices_by_service(asked.slices).get(key, ()), asked.node_name)
+                ports = ports_of(service, slices_of(service, asked.slices), asked.node_name)
             except Unprogrammable as refusal:
                 made.serviceError = str(refusal)
                 return made
-            fill(made, ports, await mode.inspect(key, ports, ranges))
+            await asyncio.to_thread(fill, made, ports, await mode.inspect(key, ports, ranges))
             # A jump of ours comes first there, and lets pass what is ours.
             made.obstacles.extend(await asyncio.to_thread(closed, "ip filter" if mode.name == "iptables" else ""))
             return made

@@ -57,6 +57,12 @@ _podctl() {
             else
                 COMPREPLY=($(compgen -W "$(_podctl_names "$kind" | sed 's,.*/,,')" -- "$current"))
             fi ;;
+        why)
+            if [[ -z $kind ]]; then
+                COMPREPLY=($(compgen -W "service" -- "$current"))
+            else
+                COMPREPLY=($(compgen -W "$(_podctl_names services | sed 's,.*/,,')" -- "$current"))
+            fi ;;
         rollout | set)
             [[ -n $kind ]] && COMPREPLY=($(compgen -W "$(_podctl_names deployments)" -- "$current")) ;;
     esac

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from podplane.kinds import POD, SERVICE
 from podplane.v1 import pod_pb2
 from tests.support.api import Api
 from tests.support.objects import manifest
+from tests.support.terminal import podctl
 from tests.support.waiting import eventually
 
 # Answers its name on two TCP ports and one UDP port, and asks what its first argument names, again and again.
@@ -139,6 +141,41 @@ def test_a_deleted_pod_serves_no_more(cluster: Cluster, api: Api, served: dict[s
     api.gone(POD, "a")
     far = cluster.node_address("node-3")
     eventually(lambda: [ask(far, 30071) for _ in range(8)] == ["b"] * 8, 10, "the end of server a")
+
+
+def test_nodes_change_their_mode_and_leave_nothing_of_the_one_before(
+    cluster: Cluster, api: Api, served: dict[str, str]
+) -> None:
+    outside = Asked(cluster)
+    for name in ("a", "b"):
+        api.running(name)
+    traces = {"iptables": "PODPLANE-", "nftables": "podplane-services"}
+    try:
+        for mode, other in (("nftables", "iptables"), ("iptables", "nftables")):
+            for node in cluster.nodes:
+                cluster.stop(node)
+                cluster.start_node(node, {"PODPLANE_PROXY_MODE": mode})
+            eventually(partial(_works_in, cluster, mode), 30, f"every node in mode {mode}")
+            for node in cluster.nodes:
+                both = partial(_gathers, partial(outside, cluster.node_address(node), 30071), set())
+                eventually(both, 15, f"both servers behind {node}'s port in mode {mode}")
+                rules = subprocess.run(cluster.inside(node, ["nft", "list", "ruleset"]), capture_output=True, text=True,
+                                       timeout=20, check=True).stdout  # fmt: skip
+                assert traces[mode] in rules
+                assert traces[other] not in rules
+                # The tables of iptables were there because of us alone.
+                assert ("table ip nat" in rules) == (mode == "iptables")
+    except BaseException:
+        for node in cluster.nodes:  # others share the cluster
+            cluster.stop(node)
+            cluster.start_node(node)
+        raise
+
+
+def _works_in(cluster: Cluster, mode: str) -> bool:
+    done = podctl(cluster, "why", "service", "many", "-o", "json")
+    found = json.loads(done.stdout) if done.returncode == 0 else {"nodes": [{}]}
+    return all(row.get("rules", {}).get("mode") == mode for row in found["nodes"])
 
 
 def _gathers(ask: Callable[[], str], answers: set[str]) -> bool:

@@ -148,6 +148,20 @@ def test_what_others_have_changed_is_named_and_nothing_else(moded: World) -> Non
     on_node(moded, scenario)
 
 
+def test_a_table_that_is_gone_is_missing_as_a_whole(world: World) -> None:
+    async def scenario(node: Node) -> None:
+        async with programmed(node, ports()) as (mode, inspect):
+            whole = (await inspect()).standing
+            command(node.world.node, "nft delete table ip nat")
+            found = await inspect()
+            assert (found.extraCount, found.standing + found.missingCount) == (0, whole)
+            assert all(way.missing for way in found.ways)
+            assert await mode.look()
+            assert (await inspect()).missingCount == 0
+
+    on_node(world, scenario)
+
+
 def test_a_virtual_server_that_is_gone_is_named(moded: World) -> None:
     if moded.mode != "ipvs":
         pytest.skip(f"mode {moded.mode} has no virtual servers")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from nodeagent.proxy.iptables.rules import NODEPORTS, OWN_KINDS, PREFIX, SERVICES, Part, Rules, Tables
 
 _COMMENT = re.compile(r'--comment "?([^" :/]+/[^" :]+)')
-_TARGET = re.compile(rf"-j ({PREFIX}(?:{'|'.join(OWN_KINDS)})-\S+)")
+TARGET = re.compile(rf"-j ({PREFIX}(?:{'|'.join(OWN_KINDS)})-\S+)")
 
 
 def owner(rule: str) -> str | None:
@@ -51,7 +51,7 @@ def _chains(nat: Mapping[str, Rules], rules: Rules) -> dict[str, Rules]:
     found: dict[str, Rules] = {}
     ahead = list(rules)
     while ahead:
-        for chain in _TARGET.findall(ahead.pop()):
+        for chain in TARGET.findall(ahead.pop()):
             if chain in nat and chain not in found:
                 found[chain] = nat[chain]
                 ahead += nat[chain]

@@ -24,6 +24,8 @@ _DEADLINE = 60.0
 _LINES_PER_SECOND = 1000
 """What a restore gets more time for: 10,000 services are 110,000 lines and take iptables-nft-restore 14 s."""
 _LOCK_WAIT = "5"
+_NO_CHAIN = ("No chain/target/match by that name", "is incompatible, use 'nft' tool")
+"""What iptables says of a chain that is not there; the second is iptables-nft 1.8.9's word for it."""
 _RESOURCE_PROBLEM = 4
 _LEGACY_IN_USE = Path("/proc/thread-self/net/ip_tables_names")
 _TABLES = ("nat", "filter")
@@ -49,6 +51,17 @@ class Backend:
         if self.flavour == "legacy" and table not in _legacy_tables():
             return ""  # asking would make it
         return await _run([self.save, "-t", table])
+
+    async def listed(self, table: str, chain: str) -> str:
+        """One chain, in iptables-save's words; "" where there is none such."""
+        try:
+            lines = (await _run([self.restore.removesuffix("-restore"), "-t", table, "-S", chain])).splitlines()
+        except RulesRefused as error:
+            if any(words in str(error) for words in _NO_CHAIN):
+                return ""
+            raise
+        # The first line makes the chain, or says its policy.
+        return "\n".join([f":{chain} - [0:0]", *lines[1:]])
 
     async def apply(self, text: str) -> None:
         """Give text to iptables-restore: per table all of it, or nothing."""

@@ -5,15 +5,17 @@ Owns what each service has in the kernel. Never decides what a rule is (rules.py
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
 from nodeagent.proxy.inspection import Inspection
-from nodeagent.proxy.iptables import adopt, lines
+from nodeagent.proxy.iptables import adopt, lines, looking
 from nodeagent.proxy.iptables.backend import detect, others
 from nodeagent.proxy.iptables.isolate import Entry, Isolator
 from nodeagent.proxy.iptables.kernel import Iptables, clean
 from nodeagent.proxy.iptables.rules import Part, assemble, part
+from nodeagent.proxy.iptables.text import parse
 from nodeagent.proxy.mode import Ranges, RulesUnavailable, Wanted
 from nodeagent.proxy.services import ServicePort
 
@@ -84,7 +86,12 @@ class IptablesMode:
         self._iptables.listen(heard)
 
     async def inspect(self, service: str, ports: tuple[ServicePort, ...], ranges: Ranges) -> Inspection:
-        return lines.inspection(service, ports, ranges, await self._iptables.observed())
+        saved = await looking.saved(self._iptables.backend, service, lines.chains(ports, ranges))
+
+        def compare() -> Inspection:
+            return lines.inspection(service, ports, ranges, self._iptables.respelled(parse(saved)))
+
+        return await asyncio.to_thread(compare)
 
     async def close(self) -> None:
         self._iptables.deafen()

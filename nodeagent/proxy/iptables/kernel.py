@@ -70,9 +70,9 @@ class Iptables:
         """What of ours stands. Raises RulesRefused, RulesUnavailable."""
         return (await self._standing()).tables
 
-    async def observed(self) -> Observed:
-        """What of ours stands at this moment, in our words; no belief changes. Raises as found()."""
-        return self._in_our_words(parse(await self.backend.saved()))
+    def respelled(self, found: Observed) -> Observed:
+        """What somebody else has read, in our words; for any thread."""
+        return self._in_our_words(found)
 
     async def apply(self, wanted: Tables) -> None:
         """Bring the kernel to wanted, writing only what differs. Raises RulesRefused, RulesUnavailable."""

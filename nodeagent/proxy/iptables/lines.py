@@ -32,6 +32,12 @@ _SHARED = (SERVICES, NODEPORTS)
 _MASQUERADING = (f"{PREFIX}MARK-MASQ", f"{PREFIX}POSTROUTING")
 
 
+def chains(ports: Sequence[ServicePort], ranges: Ranges) -> set[tuple[str, str]]:
+    """The chains, by table, that the service should have or shares."""
+    tables = assemble([part(ports, ranges)], ranges)
+    return {(table, chain) for table, found in tables.items() for chain in found if chain != HOSTPORTS}
+
+
 def inspection(service: str, ports: Sequence[ServicePort], ranges: Ranges, present: Observed) -> Inspection:
     """ports: what the service should have now; present: what stands."""
     made = part(ports, ranges)
