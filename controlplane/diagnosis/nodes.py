@@ -87,6 +87,10 @@ def findings(facts: Facts, found: Sequence[diagnosis_pb2.DiagnosedNode]) -> Iter
         if row.state != AGREES:
             silent = row.state in (NOT_CONNECTED, NO_ANSWER)
             yield finding(WARNING if silent else ERROR, _REASONS[row.state], row.message, row.fix, row.name)
+        if row.rules.unreachable:
+            lost = [f"{address}: {problem}" for address, problem in sorted(row.rules.unreachable.items())]
+            fix = f"the agent mends routes within seconds where it can; its log and `podctl describe node {row.name}`"
+            yield finding(ERROR, "NoRoute", f"endpoints that it cannot reach: {some(lost)}", fix, row.name)
         for obstacle in row.rules.obstacles:
             words = f"a firewall drops forwarded packets that no rule of its own takes: {obstacle}"
             fix = "let it take packets to and from the pods' ranges"

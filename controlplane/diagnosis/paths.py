@@ -151,8 +151,15 @@ def _follow(
             found.CopyFrom(known[target])
             del found.ports[:]
         found.address = target
-    made.arrives = way.action == "Forward" and not way.missing
-    made.verdict = _words(facts, made, answer)
+    lost = _unreachable(made, answer)
+    made.arrives = way.action == "Forward" and not way.missing and len(lost) < len(made.endpoints)
+    made.verdict = _words(facts, made, answer, lost)
+
+
+def _unreachable(made: diagnosis_pb2.ServicePath, answer: Answer | None) -> list[str]:
+    """The path's endpoints that no route of the node leads to."""
+    problems = answer.rules.unreachable if answer is not None and answer.rules is not None else {}
+    return [each.address for each in made.endpoints if each.address.partition(":")[0] in problems]
 
 
 def _silence(facts: Facts, node: str, answer: Answer | None) -> str:
@@ -167,7 +174,7 @@ def _silence(facts: Facts, node: str, answer: Answer | None) -> str:
     return f"node {node} has no such rule: {why}"
 
 
-def _words(facts: Facts, made: diagnosis_pb2.ServicePath, answer: Answer | None) -> str:
+def _words(facts: Facts, made: diagnosis_pb2.ServicePath, answer: Answer | None, lost: Sequence[str]) -> str:
     way, node = made.way, made.node
     if way.missing:
         more = f" and {len(way.missing) - 1} more" if len(way.missing) > 1 else ""
@@ -178,8 +185,12 @@ def _words(facts: Facts, made: diagnosis_pb2.ServicePath, answer: Answer | None)
         policy = "internalTrafficPolicy" if way.destination == CLUSTER_IP else "externalTrafficPolicy"
         return f"dropped on {node}: {policy} is Local, and no ready endpoint is there"
     names = [_named(each) for each in made.endpoints]
+    if len(lost) == len(names):
+        return f"lost on {node}, which has no route to {some(lost)}"
     seen = f"{node}'s address" if way.masquerade else "the client's address"
     words = f"{node} leads it to {'one of ' if len(names) > 1 else ''}{some(names, 4)}, which sees {seen}"
+    if lost:
+        words += f"; it has no route to {some(lost)}"
     if answer is not None and answer.rules is not None:
         if answer.programmed < facts.revision:
             words += f"; its rules are older than the service (revision {answer.programmed}, not {facts.revision})"

@@ -48,6 +48,11 @@ def fill(made: ServiceRules, ports: Iterable[ServicePort], found: Inspection) ->
             made.ways.append(_way(way, found.links(way), lost))
 
 
+def remote(ports: Iterable[ServicePort]) -> list[str]:
+    """The addresses of endpoints on other nodes, the first of them."""
+    return sorted({item.address for port in ports for item in port.reachable if not item.local})[:MOST]
+
+
 def _way(way: Way, links: Sequence[str], lost: frozenset[str]) -> ServiceWay:
     return ServiceWay(
         source=way.source,

@@ -20,9 +20,10 @@ from nodeagent.proxy import conntrack, modes
 from nodeagent.proxy.complaints import NO_HEALTH_CHECK, UNPROGRAMMED, Complaint, Complaints
 from nodeagent.proxy.desired import Asked, Desires
 from nodeagent.proxy.health import HealthChecks
-from nodeagent.proxy.inspection import fill
+from nodeagent.proxy.inspection import fill, remote
 from nodeagent.proxy.mode import Mode, Ranges, RulesRefused, RulesUnavailable, Wanted
 from nodeagent.proxy.obstacles import closed
+from nodeagent.proxy.reach import unreachable
 from nodeagent.proxy.runner import Pace, Runner
 from nodeagent.proxy.services import HostPort, ServicePort, Unprogrammable, key_of, ports_of, slices_of
 from nodeagent.sandbox import sysctl
@@ -111,6 +112,7 @@ class ProxySync:
                 made.serviceError = str(refusal)
                 return made
             await asyncio.to_thread(fill, made, ports, await mode.inspect(key, ports, ranges))
+            made.unreachable.update(await asyncio.to_thread(unreachable, remote(ports), ranges.cluster_cidr))
             # A jump of ours comes first there, and lets pass what is ours.
             made.obstacles.extend(await asyncio.to_thread(closed, "ip filter" if mode.name == "iptables" else ""))
             return made

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent.proxy.ipvs import ipvs
 from nodeagent.proxy.mode import Wanted
 from nodeagent.proxy.modes import KINDS
 from nodeagent.proxy.services import ports_of
@@ -20,6 +21,7 @@ from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
 from tests.net.kernel import World, command, inside
 from tests.net.proxied import CLUSTER, PACE, PODS, RANGES, A, B, Node, empty, flavours, proxied, web
+from tests.support.waiting import patient
 
 FAR_PODS, FAR = "10.77.3.0/24", "203.0.113.77"
 PROGRAM = Path(sys.executable).parent / "podplane-nodeagent"
@@ -49,7 +51,7 @@ def everything(pin: Path) -> dict[str, list[str]]:
 
 def settings(pin: Path) -> str:
     done = subprocess.run(
-        ["nsenter", f"--net={pin}", "sysctl", "-a"], capture_output=True, text=True, timeout=60, check=False
+        ["nsenter", f"--net={pin}", "sysctl", "-a"], capture_output=True, text=True, timeout=patient(60), check=False
     )
     kept = (line for line in done.stdout.splitlines() if line.startswith("net.") and "neigh" not in line)
     return "\n".join(line for line in kept if not any(f".{name} " in line for name in _UNSTEADY))
@@ -83,7 +85,11 @@ def clean(world: World) -> None:
     run, state = world.directory / "run", world.directory / "state"
     argv = [PROGRAM, "cleanup", "--run-dir", run, "--state-dir", state, "--cgroup-root", f"podplane-test-{os.getpid()}"]
     done = subprocess.run(
-        ["nsenter", f"--net={world.node}", *map(str, argv)], capture_output=True, text=True, timeout=60, check=False
+        ["nsenter", f"--net={world.node}", *map(str, argv)],
+        capture_output=True,
+        text=True,
+        timeout=patient(60),
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -100,6 +106,8 @@ def test_cleanup_leaves_what_was_there_before(world: World, owner: str) -> None:
     there = everything(world.node)
     assert any("podplane-services" in line for line in there["nft"])
     assert any("podplane-vxlan" in line for line in there["links"])
+    has_ipvs = not inside(world.node, lambda: asyncio.run(ipvs.missing()))
+    assert any("podplane-ipvs0" in line for line in there["links"]) == has_ipvs
     assert any("PODPLANE-SVC" in line for what in there for line in there[what])
     clean(world)
     after = everything(world.node)

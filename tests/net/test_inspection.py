@@ -14,8 +14,8 @@ from nodeagent.proxy.modes import KINDS
 from nodeagent.proxy.services import ServicePort, ports_of
 from podplane.v1 import service_pb2
 from podplane.v1.diagnosis_pb2 import ServiceRules, ServiceWay
-from tests.net.kernel import World, command
-from tests.net.proxied import RANGES, WEB, A, B, Node, R, empty, flavours, on_node, proxied, web
+from tests.net.kernel import CLIENT, World, command
+from tests.net.proxied import RANGES, REMOTE_PODS, WEB, A, B, Node, R, empty, flavours, on_node, proxied, web
 from tests.support.waiting import patient
 
 KEY = "default/web"
@@ -196,6 +196,26 @@ def test_a_firewall_that_drops_what_is_forwarded_is_told(moded: World) -> None:
             command(node.world.node, "nft delete table inet fw")
 
     on_node(moded, scenario)
+
+
+def test_endpoints_that_no_route_leads_to_are_told(world: World) -> None:
+    async def scenario(node: Node) -> None:
+        made, placed = web(A, R)
+        placed.endpoints[1].nodeName = "node-2"
+        async with proxied(node):
+            await node.program([made], [placed])
+            assert dict((await node.proxy.inspect(KEY)).unreachable) == {}
+            command(node.world.node, f"ip route delete {REMOTE_PODS}")
+            # The default route would take it out of the cluster.
+            assert dict((await node.proxy.inspect(KEY)).unreachable) == {R: "no route of the pod network leads to it"}
+            command(node.world.node, "ip route delete default")
+            assert dict((await node.proxy.inspect(KEY)).unreachable) == {R: "no route leads to it"}
+            command(node.world.node, f"ip route add blackhole {REMOTE_PODS}")
+            assert list((await node.proxy.inspect(KEY)).unreachable) == [R]
+            command(node.world.node, f"ip route delete blackhole {REMOTE_PODS}")
+            command(node.world.node, f"ip route add default via {CLIENT}")
+
+    on_node(world, scenario)
 
 
 def test_the_proxy_tells_its_revision_and_what_it_does_not_know(world: World) -> None:

@@ -21,7 +21,12 @@ def machine(boot: MakeMachine) -> Machine:
 
 @pytest.mark.parametrize("mode", ["ipvs", "nftables", "iptables-nft"])
 def test_the_service_suite_passes(machine: Machine, mode: str) -> None:
-    report = suite.run(machine, *SUITE, "-k", f"[{mode}]", seconds=60)
+    report = suite.run(machine, *SUITE, "-k", f"[{mode}]", seconds=90)
     passed = re.search(r"(\d+) passed", report)
     assert passed is not None
     assert int(passed[1]) >= 18, report
+
+
+def test_cleanup_leaves_nothing_of_any_mode(machine: Machine) -> None:
+    report = suite.run(machine, "tests/net/test_cleanup.py", "-k", "nobody", seconds=60)
+    assert "1 passed" in report, report

@@ -228,6 +228,25 @@ def test_a_policy_of_local_names_the_nodes_without_endpoints() -> None:
     assert found.healthy
 
 
+def test_an_endpoint_without_a_route_is_told_and_loses_packets_where_it_is_the_only_one() -> None:
+    cut = answer("node-3")
+    assert cut.rules is not None
+    cut.rules.unreachable["10.77.2.2"] = "no route leads to it"
+    given = facts(None, *BOTH, answers=[answer("node-1"), answer("node-2"), cut])
+    found = diagnosis(given)
+    assert reasons(found) == [("Error", "NoRoute", "node-3")]
+    assert found.verdict == (
+        "shop/web: all 3 nodes agree; NoRoute: node-3: endpoints that it cannot reach: 10.77.2.2: no route leads to it"
+    )
+    assert not found.healthy
+    [path] = follow(given, "node/node-3", "")
+    assert path[3:] == (True, f"node-3 {LEADS} node-3's address; it has no route to 10.77.2.2:8080")
+    for way in cut.rules.ways:
+        del way.endpoints[0]
+    [path] = follow(given, "node/node-3", "")
+    assert path[3:] == (False, "lost on node-3, which has no route to 10.77.2.2:8080")
+
+
 def follow(given: Facts, source: str, target: str) -> list[tuple[str, str, str, bool, str]]:
     made = paths.paths(given, source, target, diagnosis(given).endpoints)
     return [(getattr(each, "from"), each.to, each.node, each.arrives, each.verdict) for each in made]
