@@ -47,6 +47,7 @@ _EXAMPLES = """\
 examples:
   podplane-nodeagent run --join 192.0.2.10:7443 --token-file join-token     the first time
   podplane-nodeagent run                                                    ever after
+  podplane-nodeagent shutdown                                               end the pods' processes before a reboot
   podplane-nodeagent cleanup                                                remove every trace from this machine
 """
 
@@ -76,6 +77,8 @@ class Config:
     """The node's own servers, which the agent's DNS server asks; also for pods of dnsPolicy Default."""
     allowed_unsafe_sysctls: tuple[str, ...] = ()
     cgroup_root: str = "podplane"
+    grace: float = 30.0
+    """Seconds that containers have to end when the machine is shut down."""
     proxy_mode: str = "iptables"
     ipvs_scheduler: str = "rr"
     pod_pids_limit: int = 4096
@@ -115,12 +118,19 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     reader = Options(parser, os.environ if environment is None else environment)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run | cleanup")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run | shutdown | cleanup")
     run = reader.flags(commands.add_parser("run", help="run the agent; SIGTERM ends it, and the pods run on"))
+    words = "end what runs in the pods, because this machine is about to stop; they run again after the boot"
+    shutdown = reader.flags(commands.add_parser("shutdown", help=words))
+    words = "seconds that containers have between being asked to end and being killed"
+    shutdown.add("--grace", "30s", words, type=_explained(_not_negative), metavar="DURATION")
     words = "remove pods, network, rules, mounts and state from this machine"
     cleanup = reader.flags(commands.add_parser("cleanup", help=words))
-    for flags in (run, cleanup):
+    for flags in (run, shutdown, cleanup):
         _common(flags)
+    words = "how services become rules; auto: the fastest that works here"
+    for flags in (run, cleanup):
+        flags.add("--proxy-mode", "iptables", words, choices=modes.NAMES)
     _running(run)
     config = _config(reader.parse(argv))
     if config.image_gc.low >= config.image_gc.high:
@@ -135,10 +145,12 @@ def _config(options: argparse.Namespace) -> Config:
         node_name="",
         runtime=options.runtime,
         cgroup_root=options.cgroup_root,
-        proxy_mode=options.proxy_mode,
         log_level=options.log_level,
         log_format=options.log_format,
     )
+    if options.command == "shutdown":
+        return dataclasses.replace(config, grace=options.grace)
+    config = dataclasses.replace(config, proxy_mode=options.proxy_mode)
     if options.command != "run":
         return config
     return dataclasses.replace(
@@ -174,8 +186,6 @@ def _common(flags: Flags) -> None:
     flags.add("--run-dir", DEFAULT_RUN, "what ends with the boot; a tmpfs", type=Path)
     flags.add("--runtime", "auto", "OCI runtime", choices=RUNTIMES)
     flags.add("--cgroup-root", "podplane", "cgroup below which pods have theirs", type=_cgroup, metavar="NAME")
-    words = "how services become rules; auto: the fastest that works here"
-    flags.add("--proxy-mode", "iptables", words, choices=modes.NAMES)
     flags.add("--log-level", "info", "least severe level that is logged", choices=LEVELS)
     flags.add("--log-format", "text", "form of the log lines", choices=FORMATS)
 
