@@ -6,6 +6,7 @@ podplane.errors (podctl.errors maps the codes). Calls go by method path, so that
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from argparse import Namespace
@@ -27,7 +28,8 @@ from podplane.kinds import Kind, kind_of
 from podplane.v1 import requests_pb2
 
 _PAGE = 500
-_CONFLICT_RETRIES = 5
+_CONFLICT_PAUSES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds before each further try of a change that another writer came before, at random up to twice as much."""
 _Answer = TypeVar("_Answer", bound=Message)
 # A dead peer is noticed in 15 s on a quiet watch; the server must permit pings this often. Without the bounds of the
 # reconnection, calls go on failing for up to two minutes after a server has come back.
@@ -228,15 +230,17 @@ class Client:
 
         `edit` changes the object in place and returns False where nothing is to be done.
         """
-        for attempt in range(_CONFLICT_RETRIES):
+        for pause in (*_CONFLICT_PAUSES, None):
             obj = self.get(kind, namespace, name)
             if not edit(obj):
                 return obj, False
             try:
                 return self.write(verb, obj), True
             except Conflict:
-                if attempt + 1 == _CONFLICT_RETRIES:
+                # Controllers write the status of what is rolled out again and again.
+                if pause is None:
                     raise
+            time.sleep(pause * random.uniform(0, 2))
         raise AssertionError("unreachable")
 
     def delete(
