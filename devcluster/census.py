@@ -1,15 +1,17 @@
 """Who belongs to a cluster, read from /proc: daemons by their arguments, the rest by namespace or cgroup.
 
-Reads only. What a record says may have died, and what runs may never have been recorded: somebody restarted it.
+Only `empty` changes anything. What a record says may have died, and what runs may never have been recorded: somebody
+restarted it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from devcluster.proc import Process, command_line, inside, pids
+from devcluster.proc import Process, command_line, inside, kill, pids
 
 
 def daemons(root: Path) -> dict[Process, list[str]]:
@@ -46,3 +48,13 @@ def _in_pod(pid: int, prefix: str) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return f"/{prefix}" in groups and "/pod" in groups and Process.of(pid) is not None
+
+
+def empty(prefix: str) -> None:
+    """End all that is in the cgroups whose name begins with `prefix`, and remove them."""
+    while found := [process for pid in in_pods(prefix) if (process := Process.of(pid)) is not None]:
+        kill(found)
+    for top in Path("/sys/fs/cgroup").glob(f"*/{prefix}*"):
+        for directory, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):  # it is held by what has not been reaped
+                os.rmdir(directory)

@@ -247,6 +247,8 @@ class Cluster:
         end(list(census.daemons(self.root)), grace=1)
         holders = [holder for holder in self._record.holders.values() if holder.alive]
         kill([process for process in census.inhabitants(holders) if process.alive])
+        # Where a node's cleanup failed: what is in pods has namespaces of its own, and its cgroup says whose it is.
+        census.empty(f"podplane-{self._tag}-")
         for holder in holders:
             network.release(holder)
         network.unplug(self._cable)
@@ -261,7 +263,7 @@ class Cluster:
         try:
             run(network.enter(holder, [_program("podplane-nodeagent"), "cleanup", "--state-dir", self.root / name,
                                        "--run-dir", "/run/podplane", "--cgroup-root", self.cgroup(name)]),
-                seconds=60)  # fmt: skip
+                seconds=180)  # fmt: skip
         except DevClusterError as failure:
             # Its namespaces die with their processes all the same; say it, since a node's cleanup should work.
             self._say(f"{name}: {failure}")

@@ -6,11 +6,12 @@ of the one before; what could not be removed is named, and the exit status is 1.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from nodeagent.config import Config
 from nodeagent.joining import CannotStart, lock
@@ -31,6 +32,7 @@ from nodeagent.types import RuntimeFailure
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 8
 Step = Callable[[Config], Awaitable[None]]
 
 
@@ -72,10 +74,22 @@ async def _containers(config: Config) -> None:
         conmon_cgroup=f"{config.cgroup_root}/conmon",
     )
     try:
-        for found in await runtime.list():
-            await runtime.remove(found.id)
+        await _all_of([found.id for found in await runtime.list()], runtime.remove)
     finally:
         await runtime.close()
+
+
+async def _all_of(ids: Sequence[str], remove: Callable[[str], Awaitable[None]]) -> None:
+    """Remove them, some at a time; raises the first failure once all were tried."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def one(id_: str) -> None:
+        async with turns:
+            await remove(id_)
+
+    for outcome in await asyncio.gather(*map(one, ids), return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 async def _sandboxes(config: Config) -> None:
