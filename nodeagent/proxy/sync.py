@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nodeagent.proxy import conntrack, modes
@@ -65,7 +66,7 @@ class ProxySync:
         self._desires = Desires()
         self._mode: Mode | None = None
         self._is_alone = False
-        self._standing: dict[str, tuple[ServicePort, ...]] = {}
+        self._standing: Mapping[str, tuple[ServicePort, ...]] = {}
         self._standing_host_ports: tuple[HostPort, ...] = ()
         self._stale: set[conntrack.Stale] = set()
         self._callbacks: list[Programmed] = []
@@ -178,7 +179,7 @@ class ProxySync:
             sysctl.restore(self._saved)  # before the rule goes that keeps others out of 127.0.0.1
         finally:
             failed = await modes.remove_others("")
-            self._standing.clear()
+            self._standing = {}
             if failed:
                 raise RulesUnavailable(_joined(failed))
 
@@ -208,7 +209,9 @@ class ProxySync:
         if self._mode is None:
             self._mode = await self._open()
         self._mode.listen(self._runner.suspect)
-        desired = self._desires.of(asked, ranges, self._host_ports)
+        # The first time it is all of them.
+        of = functools.partial(self._desires.of, asked, ranges, self._host_ports)
+        desired = of() if self._revision else await asyncio.to_thread(of)
         unprogrammed = await self._mode.apply(desired.wanted)
         self._note(desired.wanted, unprogrammed)
         refused: dict[str, str] = {}
@@ -246,13 +249,13 @@ class ProxySync:
 
     def _note(self, wanted: Wanted, refused: dict[str, str]) -> None:
         """Remember what stands now, and which connections that ends."""
-        before = self._standing
-        after = {key: before.get(key, ()) if key in refused else ports for key, ports in wanted.services.items()}
-        after |= {key: before[key] for key in wanted.kept if key in before}
-        for key in before.keys() | after.keys():
-            old, new = before.get(key, ()), after.get(key, ())
-            if old is not new:
-                self._stale |= conntrack.stale(old, new)
+        before, after = self._standing, wanted.services
+        if refused or wanted.kept:
+            after = {key: before.get(key, ()) if key in refused else ports for key, ports in after.items()}
+            after |= {key: before[key] for key in wanted.kept if key in before}
+        changed = {key for key, ports in after.items() if before.get(key) is not ports}
+        for key in changed | (before.keys() - after.keys()):
+            self._stale |= conntrack.stale(before.get(key, ()), after.get(key, ()))
         self._stale |= conntrack.stale_host_ports(self._standing_host_ports, wanted.host_ports)
         self._standing, self._standing_host_ports = after, wanted.host_ports
 

@@ -79,6 +79,8 @@ class Table:
         """Lines and elements given to the kernel so far."""
         self._run = run
         self._reader = Reader()
+        # Kept: to close one, the kernel waits until what was deleted last is freed, 5 to 15 ms.
+        self._writer = netlink.Socket(_NETLINK_NETFILTER)
         self._ranges = Ranges("", "")
         self._parts: dict[str, Part] = {}
         self._layout: Layout | None = None
@@ -88,6 +90,7 @@ class Table:
 
     def close(self) -> None:
         self._reader.close()
+        self._writer.close()
 
     @property
     def parts(self) -> Parts:
@@ -208,10 +211,12 @@ class Table:
     def _write_elements(self, layout: Layout, changes: Changes) -> None:
         try:
             requests = messages.requests(changes, layout.containers)
-            with self._writing(layout, changes.count), netlink.Socket(_NETLINK_NETFILTER) as connection:
-                connection.transact(messages.SUBSYSTEM, requests)
+            with self._writing(layout, changes.count):
+                self._writer.transact(messages.SUBSYSTEM, requests)
         except OSError as error:
             log.info("the kernel does not take elements by netlink, nft is asked: %s", error)
+            self._writer.close()  # with all that it was still to say
+            self._writer = netlink.Socket(_NETLINK_NETFILTER)
             self._write_words(script(layout, layout, changes), layout)
 
     def _write_words(self, made: Script, layout: Layout) -> None:

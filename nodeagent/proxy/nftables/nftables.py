@@ -65,13 +65,17 @@ class NftablesMode:
 
     async def apply(self, wanted: Wanted) -> dict[str, str]:
         with answering(self._changes, lambda: self._table.written):
-            delta = await asyncio.to_thread(self._delta, wanted)
-            errors = self._claims(delta)
-            try:
-                await self._bring(delta, errors, wanted.ranges)
-            except BaseException:
-                self._hold_again()
-                raise
+            return await asyncio.to_thread(self._apply, wanted)
+
+    def _apply(self, wanted: Wanted) -> dict[str, str]:
+        """In one thread all of it: on a busy machine each change of threads is a wait for a core."""
+        delta = self._delta(wanted)
+        errors = self._claims(delta)
+        try:
+            self._bring(delta, errors, wanted.ranges)
+        except BaseException:
+            self._hold_again()
+            raise
         if errors:
             self._hold_again()
         for key in delta:
@@ -80,11 +84,11 @@ class NftablesMode:
         self._host_ports = wanted.host_ports
         return errors
 
-    async def _bring(self, delta: dict[str, Part | None], errors: dict[str, str], ranges: Ranges) -> None:
+    def _bring(self, delta: dict[str, Part | None], errors: dict[str, str], ranges: Ranges) -> None:
         apart = False
         while True:
             try:
-                return await asyncio.to_thread(self._table.bring, delta, ranges, apart=apart)
+                return self._table.bring(delta, ranges, apart=apart)
             except Blamed as refusal:
                 if not apart:
                     apart = True
