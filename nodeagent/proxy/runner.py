@@ -24,7 +24,7 @@ class Pace:
     first pause after a failure.
     """
 
-    interval: float = 0.05
+    interval: float = 0.02
     look: float = 5.0
     rest: float = 1.0
     retry: float = 0.25
