@@ -6,12 +6,12 @@ NODES ?= 3
 # Lets a caller narrow a run: make test PYTEST="-k scheduler".
 PYTEST ?=
 
-.PHONY: help setup demo up down test test-deep test-vm check bench clean
+.PHONY: help setup demo up down test test-deep test-vm check bench bench-services clean
 
 help:  ## print this
 	@echo 'Podplane: pods on plain Linux VMs. Root is needed for all but check.'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo 'First: make demo (under a minute once set up), then: make up NODES=3'
 
@@ -44,6 +44,10 @@ check: setup  ## ruff, mypy --strict, import rules, fresh stubs, buf where npm i
 bench: setup  ## every claim beside its peer: tables, plots, bench/results/*.json
 	@.venv/bin/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@$(python) -m bench $(NAMES)
+
+bench-services: setup  ## service rules at size, our modes beside layout replicas of kube-proxy's; SIZES="1000x2 10000x2"
+	@.venv/bin/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@SIZES="$(SIZES)" $(python) -m bench services
 
 clean: down  ## the cluster, the virtual environment and the generated stubs
 	@rm -rf .venv podplane/v1 .run .cache .clusters

@@ -1,14 +1,15 @@
 """`make bench`: runs every bench, prints its table and writes bench/results/NAME.json and pictures.
 
-`python -m bench NAME ...` (`make bench NAMES=pods`) runs some of them: commands, store, pods.
+`python -m bench NAME ...` (`make bench NAMES=pods`) runs some of them: commands, store, pods, services.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
-from bench import commands, plot, pods, store
+from bench import commands, plot, pods, services, store
 from bench.results import table, write
 
 
@@ -34,7 +35,14 @@ def _pods() -> None:
     print(f"\n{write('pods', rows)}\n{plot.ratios('pods', rows)}\n{plot.phases('phases', phases.medians)}")
 
 
-BENCHES = {"commands": _commands, "store": _store, "pods": _pods}
+def _services() -> None:
+    found, through = services.run(services.sizes(os.environ.get("SIZES") or services.SIZES), _say)
+    rows = services.rows(found) + services.cluster_rows(through)
+    print(f"{services.tables(found)}\n\n{table(rows)}\n{services.blame(rows)}\n")
+    print(f"{services.write(found, through, rows)}\n{plot.curves('services', services.panels(found))}")
+
+
+BENCHES = {"commands": _commands, "store": _store, "pods": _pods, "services": _services}
 
 
 def main() -> int:

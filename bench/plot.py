@@ -48,6 +48,26 @@ def phases(name: str, medians: Mapping[str, float]) -> Path:
     return _save(figure, name)
 
 
+def curves(name: str, panels: Mapping[str, Mapping[str, Mapping[int, float]]]) -> Path:
+    """bench/results/NAME.svg: a panel a measure, a line a subject, cost against the number of services."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    for index, (title, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(2, 2, index + 1)
+        for label, points in lines.items():
+            is_replica = label.startswith("replica")
+            axes.plot(list(points), list(points.values()), marker="o", label=label,
+                      linestyle=":" if is_replica else "-")  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_yscale("symlog", linthresh=1) if "packet" in title else axes.set_yscale("log")
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_xlabel("services, two endpoints each")
+        if index == 0:
+            axes.legend(fontsize=8)
+    return _save(figure, name)
+
+
 def _save(figure: object, name: str) -> Path:
     from matplotlib.figure import Figure
 

@@ -48,11 +48,15 @@ def median(values: Sequence[float]) -> float:
 def write(name: str, rows: Sequence[Row]) -> Path:
     """bench/results/NAME.json."""
     RESULTS.mkdir(exist_ok=True)
-    keys = ("claim", "unit", "ours", "peer", "peer_name", "goal", "command")
-    described = [{**{key: asdict(row)[key] for key in keys}, "ratio": row.ratio, "met": row.met} for row in rows]
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(described, indent=2) + "\n")
+    path.write_text(json.dumps([described(row) for row in rows], indent=2) + "\n")
     return path
+
+
+def described(row: Row) -> dict[str, object]:
+    """A row for machines."""
+    keys = ("claim", "unit", "ours", "peer", "peer_name", "goal", "command")
+    return {**{key: asdict(row)[key] for key in keys}, "ratio": row.ratio, "met": row.met}
 
 
 def table(rows: Sequence[Row]) -> str:

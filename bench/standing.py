@@ -67,12 +67,12 @@ def _children(pid: int) -> list[int]:
 
 def idle(pid: int) -> float:
     """Percent of a core that a process takes when nothing is asked of it."""
-    before = _on_cpu(pid)
+    before = on_cpu(pid)
     time.sleep(IDLE_SECONDS)
-    return (_on_cpu(pid) - before) / IDLE_SECONDS * 100
+    return (on_cpu(pid) - before) / IDLE_SECONDS * 100
 
 
-def _on_cpu(pid: int) -> float:
+def on_cpu(pid: int) -> float:
     """Seconds on a CPU, of all threads that live."""
     spent = 0
     for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):

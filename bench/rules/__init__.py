@@ -1,0 +1,1 @@
+"""Service rules under the clock: our modes beside layout replicas of kube-proxy's, on one kernel."""
