@@ -245,7 +245,10 @@ class _Cursor:
         while True:
             data = self._opened[0].read(self._size())
             if data:
-                return self._split(data)
+                # Parts of a line alone, as where a rotation came in the middle of one, are not the end.
+                if found := self._split(data):
+                    return found
+                continue
             if self._end is not None and len(self._opened) == 1:
                 return []
             if len(self._opened) == 1 and not self._next():

@@ -32,6 +32,13 @@ async def test_parts_are_joined_across_streams_and_files(log: Path) -> None:
     assert await text(log) == "one\ntwo\nerr\nthree\n\nsix\n"
 
 
+async def test_a_line_that_a_rotation_cut_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "0.log.1").write_bytes(b"2026-01-01T00:00:00.0+00:00 stdout P be\n")
+    log = tmp_path / "0.log"
+    log.write_bytes(b"2026-01-01T00:00:01.0+00:00 stdout F gun\n2026-01-01T00:00:02.0+00:00 stdout F then\n")
+    assert await text(log) == "begun\nthen\n"
+
+
 @pytest.mark.parametrize(
     ("tail", "expected"),
     [(0, ""), (1, "six\n"), (2, "\nsix\n"), (4, "err\nee\n\nsix\n"), (5, "two\nerr\nthree\n\nsix\n"), (99, None)],
