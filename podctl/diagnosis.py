@@ -40,7 +40,7 @@ def _service(found: diagnosis_pb2.ServiceDiagnosis) -> Iterator[str]:
         ["Revision:", str(found.revision)],
     ]
     if len(found.endpoints) > _MOST:
-        rows[3][1] += f" and {len(found.endpoints) - _MOST} more"
+        rows[3][1] += f" ...; {found.readyCount} are ready in all"
     yield from Columns().lines(rows)
 
 

@@ -26,6 +26,8 @@ from podplane.v1 import diagnosis_pb2, node_pb2, pod_pb2, service_pb2, session_p
 NODE_SECONDS = 6.0
 """What a node has to answer; it reads all of its rules."""
 _API_VERSION = "podplane/v1"
+_MOST_ENDPOINTS = 1000
+"""Those that are told: a service may have a hundred thousand."""
 
 
 def attempt(rule: Rule, request: diagnosis_pb2.ServiceDiagnosisRequest) -> Attempt:
@@ -50,10 +52,7 @@ class Diagnosis:
     ) -> diagnosis_pb2.ServiceDiagnosis:
         source = getattr(request, "from")
         facts = await self._facts(request.namespace, request.name, self._sender(request.namespace, source, call))
-        made = diagnosis(facts)
-        if source or request.to:
-            made.paths.extend(paths.paths(facts, source, request.to, made.endpoints))
-        return made
+        return diagnosis(facts, source, request.to)
 
     def _sender(self, namespace: str, source: str, call: Call) -> pod_pb2.Pod | None:
         kind, _, name = source.partition("/")
@@ -96,18 +95,22 @@ class Diagnosis:
         return None if at is None else time.time() - (asyncio.get_running_loop().time() - at)
 
 
-def diagnosis(facts: Facts) -> diagnosis_pb2.ServiceDiagnosis:
-    """All but the paths. Pure."""
+def diagnosis(facts: Facts, source: str = "", target: str = "") -> diagnosis_pb2.ServiceDiagnosis:
+    """The whole answer. Pure. Raises Invalid, NotFound where source or target cannot be."""
     service = facts.service
     made = diagnosis_pb2.ServiceDiagnosis(apiVersion=_API_VERSION, kind="ServiceDiagnosis", revision=facts.revision)
     made.metadata.name, made.metadata.namespace = service.metadata.name, service.metadata.namespace
     made.metadata.uid = service.metadata.uid
     made.type, made.clusterIP = service.spec.type, service.spec.clusterIP
     made.ports.extend(map(_port, service.spec.ports))
-    made.endpoints.extend(backing.endpoints(facts))
+    endpoints = backing.endpoints(facts)
+    made.endpoints.extend(endpoints[:_MOST_ENDPOINTS])
+    made.readyCount = sum(each.state == backing.READY for each in endpoints)
     made.nodes.extend(nodes.rows(facts))
     made.findings.extend([*backing.findings(facts), *nodes.findings(facts, made.nodes)])
-    made.healthy, made.verdict = nodes.verdict(facts, made.endpoints, made.nodes, made.findings)
+    made.healthy, made.verdict = nodes.verdict(facts, endpoints, made.nodes, made.findings)
+    if source or target:
+        made.paths.extend(paths.paths(facts, source, target, endpoints))
     return made
 
 

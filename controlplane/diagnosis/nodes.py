@@ -34,6 +34,7 @@ def _row(facts: Facts, answer: Answer) -> diagnosis_pb2.DiagnosedNode:
         made.lastSeen.CopyFrom(stamp(answer.seen))
     if answer.rules is not None:
         made.rules.CopyFrom(answer.rules)
+        made.rules.ClearField("ways")
     return made
 
 

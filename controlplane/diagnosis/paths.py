@@ -15,6 +15,8 @@ from podplane.v1 import diagnosis_pb2, service_pb2
 
 POD, NODE, OUTSIDE = "pod", "node", "outside"
 CLUSTER_IP, NODE_PORT, LOAD_BALANCER = "ClusterIP", "NodePort", "LoadBalancer"
+_MOST = 100
+"""Paths of one answer: each may have a hundred rules."""
 Endpoints = Sequence[diagnosis_pb2.DiagnosedEndpoint]
 
 
@@ -47,6 +49,8 @@ def paths(facts: Facts, source: str, target: str, endpoints: Endpoints) -> list[
     for to in _targets(facts, source, target):
         for sender in _sources(facts, source, to):
             made += _between(facts, sender, to, endpoints)
+        if len(made) > _MOST:
+            raise Invalid(f"--to {target}: these are more than {_MOST} ways: name a node and a port, as node/NAME:PORT")
     if not made:
         raise Invalid(f"--to {target}: {facts.key} has no such port; it has {_ports(facts.service)}")
     return made
@@ -152,7 +156,10 @@ def _follow(
             del found.ports[:]
         found.address = target
     lost = _unreachable(made, answer)
-    made.arrives = way.action == "Forward" and not way.missing and len(lost) < len(made.endpoints)
+    # Where a stranger stands among our rules, nobody knows what becomes of the packet.
+    strangers = answer is not None and answer.rules is not None and answer.rules.extraCount > 0
+    stands = not way.missing and not strangers
+    made.arrives = way.action == "Forward" and stands and len(lost) < len(made.endpoints)
     made.verdict = _words(facts, made, answer, lost)
 
 
@@ -194,6 +201,8 @@ def _words(facts: Facts, made: diagnosis_pb2.ServicePath, answer: Answer | None,
     if answer is not None and answer.rules is not None:
         if answer.programmed < facts.revision:
             words += f"; its rules are older than the service (revision {answer.programmed}, not {facts.revision})"
+        if answer.rules.extra:
+            words += f"; unless a rule takes it that is not ours: {answer.rules.extra[0]}"
         if answer.rules.obstacles:
             words += f"; a firewall may drop it ({answer.rules.obstacles[0]})"
     return words

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from nodeagent.proxy.services import ServicePort
 from nodeagent.proxy.ways import FORWARD, Way, ways
@@ -16,6 +17,8 @@ from podplane.v1.diagnosis_pb2 import ServiceRules, ServiceWay
 
 MOST = 50
 """Entries of each list that are told."""
+_MOST_WAYS = 300
+"""Three for each address of a port; a service may have a hundred ports."""
 
 Lines = tuple[str, ...]
 
@@ -43,9 +46,8 @@ def fill(made: ServiceRules, ports: Iterable[ServicePort], found: Inspection) ->
     made.missingCount, made.extraCount = len(missing), len(extra)
     made.obstacles.extend(found.obstacles[:MOST])
     lost = frozenset(missing)
-    for port in ports:
-        for way in ways(port):
-            made.ways.append(_way(way, found.links(way), lost))
+    for way in islice(chain.from_iterable(map(ways, ports)), _MOST_WAYS):
+        made.ways.append(_way(way, found.links(way), lost))
 
 
 def remote(ports: Iterable[ServicePort]) -> list[str]:

@@ -54,6 +54,15 @@ def test_the_verdict_comes_first_then_nodes_then_what_is_missing() -> None:
     ]
 
 
+def test_many_endpoints_are_cut_and_counted() -> None:
+    made = diagnosed()
+    made.readyCount = 1500
+    for number in range(20):
+        made.endpoints.add(address=f"10.77.2.{number}", ports=[8080], state="Ready")
+    [shown] = [line for line in lines(made, 1075.0, wide=False) if line.startswith("Endpoints:")]
+    assert shown.endswith("10.77.2.8:8080 Ready ...; 1500 are ready in all")
+
+
 def test_wide_shows_every_rule_that_differs() -> None:
     shown = list(lines(diagnosed(), 1075.0, wide=True))
     assert shown[12:15] == ["  node-2 - a", "  node-2 + b", "  node-2 + c"]

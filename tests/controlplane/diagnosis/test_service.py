@@ -84,6 +84,17 @@ def test_where_all_agree_the_verdict_says_so() -> None:
         ("w1", "node-1", "Ready", [8080]), ("w2", "node-2", "Ready", [8080])]  # fmt: skip
 
 
+def test_a_service_with_very_many_endpoints_is_told_within_bounds() -> None:
+    pods = [pod(f"w{number}") for number in range(2500)]
+    for number, each in enumerate(pods):
+        each.status.podIP = f"10.78.{number // 250}.{number % 250 + 1}"
+    found = diagnosis(facts(None, *pods), "node/node-1", "")
+    assert (len(found.endpoints), found.readyCount) == (1000, 2500)
+    assert "agree with its 2500 ready endpoints" in found.verdict
+    assert found.ByteSize() < 100_000
+    assert not any(row.rules.ways for row in found.nodes)
+
+
 def test_a_selector_that_matches_nothing_names_the_nearest_pod() -> None:
     found = diagnosis(facts(None, pod("w1", app="wbe")))
     assert reasons(found) == [("Error", "NoPodMatches", "")]
@@ -289,6 +300,15 @@ def test_a_packet_that_does_not_arrive_is_told_why() -> None:
         (False, "unknown: node node-1 is not connected; its rules are those of revision 7")]  # fmt: skip
 
 
+def test_a_stranger_among_the_rules_may_take_the_packet() -> None:
+    odd = answer("node-1", extraCount=1)
+    assert odd.rules is not None
+    odd.rules.extra.append("nat PODPLANE-SERVICES: -j RETURN")
+    [path] = follow(facts(None, *BOTH, answers=[odd]), "node/node-1", "")
+    assert not path[3]
+    assert path[4].endswith("; unless a rule takes it that is not ours: nat PODPLANE-SERVICES: -j RETURN")
+
+
 @pytest.mark.parametrize(
     ("source", "target", "words"),
     [
@@ -301,3 +321,11 @@ def test_a_packet_that_does_not_arrive_is_told_why() -> None:
 def test_what_cannot_be_followed_is_refused(source: str, target: str, words: str) -> None:
     with pytest.raises((Invalid, NotFound), match=words.replace("(", r"\(").replace(")", r"\)")):
         follow(facts(None, *BOTH), source, target)
+
+
+def test_more_paths_than_an_answer_holds_are_refused() -> None:
+    crowd = [replace(answer("node-1"), node=node_pb2.Node()) for _ in range(101)]
+    for number, each in enumerate(crowd):
+        each.node.metadata.name = f"n{number}"
+    with pytest.raises(Invalid, match="more than 100 ways"):
+        follow(facts(None, *BOTH, answers=crowd), "outside", "")
