@@ -14,9 +14,10 @@ from devcluster.cluster import Cluster
 from devcluster.proc import command_line, pids
 from nodeagent.pods.journal import frames
 from nodeagent.runtime.conmon import LOG_LIMIT
+from podplane.kinds import NODE as NODE_KIND
 from podplane.kinds import POD
 from podplane.statuses import shown
-from podplane.v1 import pod_pb2
+from podplane.v1 import node_pb2, pod_pb2
 from tests.support.api import Api
 from tests.support.network import connects
 from tests.support.objects import pod
@@ -121,6 +122,33 @@ def test_a_runtime_that_hangs_holds_up_its_own_pod_only(cluster: Cluster, api: A
 
 def hanging() -> list[int]:
     return [pid for pid in pids() if "98765.4" in command_line(pid)]
+
+
+OLD = """
+case "$1" in --version) echo conmon version 2.0.25; exit;; esac
+exec "$REAL" "$@"
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_node_whose_conmon_is_too_old_is_not_ready_and_says_so(cluster: Cluster, api: Api, make: Make) -> None:
+    make("steady", "exec sleep 600")
+    before = main(api.running("steady"))
+    with replaced(cluster, NODE, "conmon", OLD):
+        ready = eventually(lambda: readiness(api, "False"), what="the node's word that it is not ready")
+        assert ready.reason == "ContainerRuntimeNotReady"
+        assert "conmon is version 2.0, at least 2.1 is needed" in ready.message
+        make("waiting", "exec sleep 600")
+    eventually(lambda: readiness(api, "True"), what="a node that is ready again")
+    # What ran before ran on, and what waited has its turn.
+    api.running("waiting")
+    assert main(api.running("steady")) == before
+
+
+def readiness(api: Api, status: str) -> node_pb2.NodeCondition | None:
+    """The node's condition Ready, where it is so."""
+    conditions = api.get(NODE_KIND, NODE, "").status.conditions
+    return next((each for each in conditions if (each.type, each.status) == ("Ready", status)), None)
 
 
 @pytest.mark.parametrize("damage", ["the last record is cut", "the first bit is flipped"])
