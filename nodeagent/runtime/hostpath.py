@@ -19,7 +19,7 @@ _CHECKS: dict[str, tuple[Callable[[int], bool], str]] = {
     "DirectoryOrCreate": (stat.S_ISDIR, "directory"),
     "File": (stat.S_ISREG, "file"),
     "FileOrCreate": (stat.S_ISREG, "file"),
-    "Socket": (stat.S_ISSOCK, "socket"),
+    "Socket": (stat.S_ISSOCK, "socket file"),
     "CharDevice": (stat.S_ISCHR, "character device"),
     "BlockDevice": (stat.S_ISBLK, "block device"),
 }

@@ -248,24 +248,61 @@ async def test_empty_dirs_keep_their_content_until_removed(volumes: Volumes) -> 
     assert not any(path.exists() for path in found.values())
 
 
-async def test_host_paths_are_checked_by_type(base: Path, volumes: Volumes) -> None:
-    host = base / "host"
-    host.mkdir()
-    (host / "file").write_text("x")
+HOST_KINDS = {"Directory": "directory", "File": "file", "Socket": "socket file", "CharDevice": "character device",
+              "BlockDevice": "block device"}  # fmt: skip
+"""The types of host paths that create nothing, and what Kubernetes calls each."""
+
+
+@pytest.fixture
+def host(base: Path) -> Path:
+    """A directory of the node with one thing of each type, called as the type."""
+    made = base / "host"
+    (made / "Directory").mkdir(parents=True)
+    (made / "File").write_text("x")
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(host / "socket"))
-    good = [("", "made/here"), ("Directory", "."), ("DirectoryOrCreate", "dir"), ("File", "file"),
-            ("FileOrCreate", "fresh"), ("Socket", "socket")]  # fmt: skip
-    for kind, name in good:
-        await volumes.prepare(pod({"name": "h", "hostPath": {"path": f"{host}/{name}", "type": kind}}), {})
-    await volumes.prepare(pod({"name": "h", "hostPath": {"path": "/dev/null", "type": "CharDevice"}}), {})
-    assert stat.S_IMODE((host / "made/here").stat().st_mode) == 0o755
-    assert (host / "fresh").is_file()
-    for kind, word in (("Directory", "directory"), ("Socket", "socket"), ("BlockDevice", "block device")):
-        with pytest.raises(VolumeFailure, match=rf"hostPath type check failed: {host}/file is not a {word}"):
-            await volumes.prepare(pod({"name": "h", "hostPath": {"path": f"{host}/file", "type": kind}}), {})
+        server.bind(str(made / "Socket"))
+    for name, kind in (("CharDevice", stat.S_IFCHR), ("BlockDevice", stat.S_IFBLK)):
+        os.mknod(made / name, kind | 0o600, os.makedev(1, 3))
+    return made
+
+
+def host_path(path: Path, kind: str) -> Pod:
+    return pod({"name": "h", "hostPath": {"path": str(path), "type": kind}})
+
+
+@pytest.mark.parametrize("found", HOST_KINDS)
+async def test_a_host_path_is_of_its_type_or_refused_in_kubernetes_words(
+    host: Path, volumes: Volumes, found: str
+) -> None:
+    path = host / found
+    (host / "link").symlink_to(found)
+    creating = {"Directory": "DirectoryOrCreate", "File": "FileOrCreate"}
+    for kind in ("", found, creating.get(found, found)):
+        assert await volumes.prepare(host_path(path, kind), {}) == {"h": path}
+        assert await volumes.prepare(host_path(host / "link", kind), {}) == {"h": path}
+    for kind in HOST_KINDS.keys() - {found}:
+        for asked in {kind, creating.get(kind, kind)}:
+            with pytest.raises(VolumeFailure) as caught:
+                await volumes.prepare(host_path(path, asked), {})
+            words = f"hostPath type check failed: {path} is not a {HOST_KINDS[kind]}"
+            assert caught.value.message == f'MountVolume.SetUp failed for volume "h" : {words}'
+            assert caught.value.reason == "FailedMount"
+
+
+async def test_what_is_missing_is_made_where_the_type_says_so(host: Path, volumes: Volumes) -> None:
+    for kind, name in (("", "any/deep"), ("DirectoryOrCreate", "made/deep"), ("FileOrCreate", "fresh")):
+        await volumes.prepare(host_path(host / name, kind), {})
+    modes = [stat.filemode((host / name).stat().st_mode) for name in ("any/deep", "made", "made/deep", "fresh")]
+    assert modes == ["drwxr-xr-x", "drwxr-xr-x", "drwxr-xr-x", "-rw-r--r--"]
+    # As the kubelet: no directory is made for a file.
+    with pytest.raises(VolumeFailure, match="No such file or directory"):
+        await volumes.prepare(host_path(host / "no/such", "FileOrCreate"), {})
+    for kind, word in HOST_KINDS.items():
+        with pytest.raises(VolumeFailure, match=f"hostPath type check failed: {host}/absent is not a {word}"):
+            await volumes.prepare(host_path(host / "absent", kind), {})
+    assert not (host / "absent").exists()
     await volumes.remove(UID)
-    assert (host / "made/here").is_dir()
+    assert (host / "made/deep").is_dir()
 
 
 @pytest.mark.parametrize("path", ["{base}/state", "{base}/state/pki", "{base}/link", "{base}", "relative", "/a/../b"])
