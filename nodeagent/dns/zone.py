@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
+from nodeagent.ipv4 import number
 from nodeagent.proxy.services import SERVICE_NAME
 from podplane.v1.endpointslice_pb2 import Endpoint, EndpointSlice
 from podplane.v1.service_pb2 import Service
@@ -88,7 +89,7 @@ class Zone:
         self.remove_service(key)
         self._services[key] = service
         self._namespaces[key[0]] += 1
-        if (portal := _address(service.spec.clusterIP)) is not None:
+        if (portal := number(service.spec.clusterIP)) is not None:
             self._portals[portal] = key
 
     def remove_service(self, key: Key) -> None:
@@ -100,7 +101,7 @@ class Zone:
         self._namespaces[key[0]] -= 1
         if not self._namespaces[key[0]]:
             del self._namespaces[key[0]]
-        portal = _address(old.spec.clusterIP)
+        portal = number(old.spec.clusterIP)
         if portal is not None and self._portals.get(portal) == key:
             del self._portals[portal]
 
@@ -172,7 +173,7 @@ class Zone:
             yield Record(f"ns.dns.{self.domain}", "A", (self.server,))
 
     def _pod(self, dashed: str, namespace: str) -> Answer:
-        address = _address(dashed.replace("-", "."))
+        address = number(dashed.replace("-", "."))
         if address is None or self.ranges is None or IPv4Address(address) not in self.ranges.pods:
             return NO_NAME
         name = f"{dashed}.{namespace}.pod.{self.domain}"
@@ -199,7 +200,7 @@ class Zone:
     def _portal(self, service: Service, name: str) -> Answer:
         if is_headless(service):
             return _found(Record(name, "A", (end.addresses[0],)) for end, _ in self._endpoints(service))
-        if _address(service.spec.clusterIP) is None:
+        if number(service.spec.clusterIP) is None:
             return NO_NAME
         return Answer((Record(name, "A", (service.spec.clusterIP,)),))
 
@@ -234,7 +235,7 @@ class Zone:
 
     def _reverse(self, labels: Labels) -> Answer | None:
         """PTR of an address of a service or an endpoint; None where others may know it."""
-        address = _address(".".join(reversed(labels))) if len(labels) == 4 else None
+        address = number(".".join(reversed(labels))) if len(labels) == 4 else None
         if address is None:
             return None
         owner = ".".join((*labels, *REVERSE))
@@ -289,12 +290,5 @@ def _hostname(end: Endpoint) -> str:
 
 
 def _addresses(item: EndpointSlice) -> set[int]:
-    found = {_address(end.addresses[0]) for end in item.endpoints if end.addresses}
+    found = {number(end.addresses[0]) for end in item.endpoints if end.addresses}
     return {address for address in found if address is not None}
-
-
-def _address(text: str) -> int | None:
-    try:
-        return int(IPv4Address(text))
-    except ValueError:
-        return None
