@@ -286,7 +286,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "ContainerRuntimeNotReady",
         _NODE,
         "The node cannot run containers.",
-        "runc or crun or conmon is missing, too old, or fails its self-test; the message says which.",
+        "runc or crun or conmon is missing, too old (conmon 2.1, crun 1.8, runc 1.1 at least), or fails its self-test; "
+        "the message says which.",
         "Install or repair what the message names on the node; the agent finds it by itself.",
     ),
     Explanation(
@@ -313,9 +314,10 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "ContainerStatusUnknown",
         _TERMINATED,
-        "The agent finds no trace of a container that it knew was running; exit code 137 stands for unknown.",
-        "The machine was rebooted or lost power, or somebody removed the container behind the agent's back.",
-        "Nothing, if the node was restarted: the pod's restartPolicy applies. Otherwise find out who removed it.",
+        "Nobody knows how a container ended that the agent knew was running; exit code 137 stands for unknown.",
+        "The machine was rebooted or lost power, the conmon that watched the container was killed (the container was "
+        "ended then), or somebody removed the container behind the agent's back.",
+        "Nothing, if the node was restarted: the pod's restartPolicy applies. Otherwise find out who did it.",
     ),
     Explanation(
         "FailedToProgramService",
