@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import sys
+from collections.abc import Awaitable, Callable
 
 # Before anything imports grpc: a fork handler of gRPC's would freeze the loop when a child is started.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-from nodeagent import agent, cleanup, config, shutdown
-from podplane import logging
+from nodeagent import config
+from nodeagent.config import Config
+from nodeagent.joining import CannotStart
+from podplane.logging import setup
+from podplane.tasks import TaskEnded
 
-COMMANDS = {"run": agent.serve, "shutdown": shutdown.shut_down, "cleanup": cleanup.clean}
+log = logging.getLogger("nodeagent")
 
 
 def main() -> int:
-    """The program."""
+    """The program; its exit status."""
     options = config.parse(sys.argv[1:])
-    logging.setup(options.log_level, options.log_format)
-    return agent.main(options, COMMANDS[options.command])
+    setup(options.log_level, options.log_format)
+    work = _work(options.command)
+
+    async def run() -> None:
+        await work(options)
+
+    try:
+        asyncio.run(run())
+    except (CannotStart, TaskEnded) as error:
+        log.critical("%s", error, exc_info=error.__cause__)
+        return 1
+    return 0
+
+
+def _work(command: str) -> Callable[[Config], Awaitable[None]]:
+    """Imports what the command needs alone: a shutdown waits for it."""
+    if command == "shutdown":
+        from nodeagent.shutdown import shut_down
+
+        return shut_down
+    if command == "cleanup":
+        from nodeagent.cleanup import clean
+
+        return clean
+    from nodeagent.agent import serve
+
+    return serve
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 from nodeagent import certificates, node_status
 from nodeagent.certificates import Identity
@@ -57,7 +57,7 @@ from nodeagent.streams import Streams
 from nodeagent.types import Resources
 from nodeagent.usage import Meter
 from podplane.metrics_server import MetricsServer
-from podplane.tasks import TaskEnded, Tasks
+from podplane.tasks import Tasks
 from podplane.v1.session_pb2 import ProxyReport, Welcome
 
 log = logging.getLogger(__name__)
@@ -359,17 +359,3 @@ async def _unless(stop: asyncio.Event, work: Awaitable[Identity]) -> Identity | 
     finally:
         for one in (task, stopped):
             one.cancel()
-
-
-def main(config: Config, work: Callable[[Config], Awaitable[None]]) -> int:
-    """Run `work` to its end; the exit status."""
-
-    async def run() -> None:
-        await work(config)
-
-    try:
-        asyncio.run(run())
-    except (CannotStart, TaskEnded) as error:
-        log.critical("%s", error, exc_info=error.__cause__)
-        return 1
-    return 0

@@ -3,65 +3,66 @@
 Without it, init would wait for its own long deadline on every process that is deaf to SIGTERM, which a container's
 first process mostly is. Each is asked by the signal of its image, and killed after the grace. Everything else stays:
 after the boot the agent finds the pods as the boot left them. Refuses while an agent runs: it would start them again.
+
+Needs neither the OCI runtime nor the network, and imports little: it is one of the last programs of a boot.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 
+from nodeagent import syscalls
 from nodeagent.config import Config
 from nodeagent.joining import CannotStart, lock
-from nodeagent.runtime.containers import ContainerRuntime
-from nodeagent.runtime.detection import RuntimeNotReady
-from nodeagent.runtime.images import ImageStore
+from nodeagent.runtime.cgroups import Cgroups
+from nodeagent.runtime.conmon import Files
+from nodeagent.runtime.ending import kill_cgroup
+from nodeagent.runtime.process import ended
+from nodeagent.runtime.record import Record, first_process, read_record
 from nodeagent.types import RuntimeFailure
 
 log = logging.getLogger(__name__)
+
+KILL_DEADLINE = 10.0
 
 
 async def shut_down(config: Config) -> None:
     """End every container. Raises CannotStart, naming those that could not be ended."""
     paths = config.paths
-    if not paths.run.exists():
+    directory = paths.run / "containers"
+    if not directory.is_dir():
         return
-    paths.make()
     held = lock(paths.lock)
     try:
-        runtime = await ContainerRuntime.open(
-            state=paths.state,
-            run=paths.run,
-            runtime=config.runtime,
-            images=ImageStore(paths.state, paths.run),
-            conmon_cgroup=f"{config.cgroup_root}/conmon",
-        )
-        try:
-            await _end(runtime, config.grace)
-        finally:
-            await runtime.close()
-    except RuntimeNotReady as problem:
-        raise CannotStart(f"cannot end the containers: {problem}") from problem
+        cgroups = Cgroups.detect()
+        found = [(files, read_record(files)) for files in (Files(paths.run, name) for name in os.listdir(directory))]
+        ends = [_end(files, record, cgroups, config.grace) for files, record in found if record is not None]
+        log.info("asking %d containers to end, for %g s at most", len(ends), config.grace)
+        left = [words for words in await asyncio.gather(*ends) if words]
     finally:
         os.close(held)
-
-
-async def _end(runtime: ContainerRuntime, grace: float) -> None:
-    living = {found.id for found in await runtime.list() if found.state == "running"}
-    log.info("asking %d containers to end, for %g s at most", len(living), grace)
-    for id_ in living:
-        await runtime.stop(id_)
-    try:
-        async with asyncio.timeout(grace):
-            while living:
-                living.discard((await runtime.exits.get()).id)
-    except TimeoutError:
-        log.info("killing %d containers: %s", len(living), ", ".join(sorted(living)))
-    left = []
-    for id_ in living:
-        try:
-            await runtime.kill(id_)
-        except RuntimeFailure as failure:
-            left.append(f"{id_} ({failure})")
     if left:
         raise CannotStart(f"still running: {', '.join(left)}")
+
+
+async def _end(files: Files, record: Record, cgroups: Cgroups, grace: float) -> str:
+    """End one container; what is left of it, "" where nothing is."""
+    pid = first_process(files, record)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = syscalls.pidfd_open(pid)
+            try:
+                # Looked at once more behind the pidfd: the number may have been given to somebody else.
+                if first_process(files, record) == pid:
+                    syscalls.pidfd_send_signal(pidfd, record.stop_signal)
+                    await ended(pidfd, grace)
+            finally:
+                os.close(pidfd)
+    try:
+        await kill_cgroup(cgroups, record.cgroup, KILL_DEADLINE)
+    except RuntimeFailure as failure:
+        return f"{record.id} ({failure})"
+    return ""

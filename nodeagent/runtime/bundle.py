@@ -9,30 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from nodeagent.runtime import logs, spec, users
 from nodeagent.runtime.conmon import Files
 from nodeagent.runtime.filters import Filters
 from nodeagent.runtime.image import Image, stop_signal
+from nodeagent.runtime.record import Record, read_record
 from nodeagent.runtime.rootfs import Rootfs, remove_tree
 from nodeagent.types import ContainerRequest, Mount
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What must be known of a container to undo it, whoever made it."""
-
-    id: str
-    cgroup: str
-    log: str
-    message: str
-    image: str
-    stop_signal: int = signal.SIGTERM
-    log_is_message: bool = False
-    """Where it fails and has left no termination message."""
 
 
 class Bundles:
@@ -66,10 +52,10 @@ class Bundles:
     def record(self, id: str) -> Record | None:
         """A container's record; None where there is none or it was not written to its end."""
         if id not in self._records:
-            try:
-                self._records[id] = Record(**json.loads(Files(self._run, id).record.read_text()))
-            except (OSError, ValueError, TypeError):
+            found = read_record(Files(self._run, id))
+            if found is None:
                 return None
+            self._records[id] = found
         return self._records[id]
 
     def remove(self, id: str) -> None:

@@ -28,7 +28,7 @@ from typing import Any, Self
 
 from nodeagent import syscalls
 from nodeagent.runtime import crun, inotify, selftest, spec
-from nodeagent.runtime.bundle import Bundles, Record, write_private
+from nodeagent.runtime.bundle import Bundles, write_private
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.conmon import Files, Programs
 from nodeagent.runtime.detection import RuntimeNotReady, facts, find_programs
@@ -38,6 +38,7 @@ from nodeagent.runtime.images import ImageStore
 from nodeagent.runtime.launch import Launcher
 from nodeagent.runtime.pod_cgroups import PodCgroups
 from nodeagent.runtime.process import Completed, ProgramTimeout, run
+from nodeagent.runtime.record import Record, first_process
 from nodeagent.runtime.rootfs import Rootfs, remove_tree
 from nodeagent.runtime.supervision import Supervision, Watched, living_conmon, read_exit
 from nodeagent.types import (
@@ -249,13 +250,7 @@ class ContainerRuntime:
     def pid(self, id: str) -> int | None:
         """The container's first process in the agent's pid namespace; None where it has ended or never was."""
         record = self._bundles.record(id)
-        if record is None:
-            return None
-        try:
-            pid = int(self._files(id).pid.read_text())
-            return pid if f"/{record.cgroup}\n" in Path(f"/proc/{pid}/cgroup").read_text() else None
-        except (OSError, ValueError):
-            return None
+        return None if record is None else first_process(self._files(id), record)
 
     async def list(self) -> Sequence[ContainerFound]:
         """Every container there is, by the directories, conmon and the runtime; their ends are watched from now on.
