@@ -99,6 +99,7 @@ class Outbox(Reports):
     def forgotten(self, uid: str) -> None:
         """The pod's last trace is gone: say so, and nothing about it any more."""
         self._lines.pop(uid, None)
+        self._recorder.forget(uid)
         self._say(AgentFrame(gone=PodGone(uid=uid)))
 
     def stream_refused(self, id_: str, code: str, reason: str) -> None:

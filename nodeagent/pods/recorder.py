@@ -65,6 +65,11 @@ class Recorder:
         copy.CopyFrom(event)
         return copy
 
+    def forget(self, uid: str) -> None:
+        """Nothing more happens to an object: what is known of it only takes memory, some 2 KB an event."""
+        for key in [key for key in self._known if key[0] == uid]:
+            del self._known[key]
+
     def _made(self, about: ObjectReference, tell: Tell, key: tuple[str, ...], now: Timestamp) -> Event:
         suffix = hashlib.sha256("\0".join((*key, str(self._clock.now()))).encode()).hexdigest()[:16]
         event = Event(apiVersion="v1", kind="Event", reason=tell.reason, message=tell.message, type=tell.kind, count=1)

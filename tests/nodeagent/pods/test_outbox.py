@@ -91,6 +91,18 @@ async def test_a_repeated_event_is_counted() -> None:
     assert events[0].involvedObject.fieldPath == "spec.containers{a0}"
 
 
+async def test_events_of_a_pod_are_remembered_until_it_is_forgotten() -> None:
+    outbox = box()
+    for _ in range(2):
+        for uid in ("uid-1", "uid-2"):
+            outbox.event(state(uid).pod, Tell("Warning", "BackOff", "again"))
+    outbox.forgotten("uid-1")
+    assert {key[0] for key in outbox._recorder._known} == {"uid-2"}
+    outbox.event(state("uid-2").pod, Tell("Warning", "BackOff", "again"))
+    *_, last = await drain(outbox)
+    assert last.event.count == 3
+
+
 async def test_last_words_are_waited_for_while_somebody_takes_them() -> None:
     outbox = box()
     say(outbox, "last")
