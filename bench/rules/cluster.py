@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import grpc
 
@@ -111,18 +112,29 @@ def run(say: Callable[[str], None]) -> Figures:
     """Measure on a cluster made for it."""
     say("services: a cluster of three nodes")
     directory = CLUSTERS / "bench" / "services"
-    # As an installed agent is: compiled once, wherever this checkout may be written to or not.
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.environ["PYTHONPYCACHEPREFIX"] = str(directory / "pycache")
     cluster = Cluster(directory, Options(agent=("--proxy-mode", "nftables")))
     cluster.down()
     try:
-        cluster.up(NODES)
-        cluster.await_ready(NODES)
-        with _asking(cluster) as askers:
-            return _measure(cluster, askers, say)
+        with _compiled(directory):
+            cluster.up(NODES)
+            cluster.await_ready(NODES)
+            with _asking(cluster) as askers:
+                return _measure(cluster, askers, say)
     finally:
         cluster.down()
+
+
+@contextmanager
+def _compiled(directory: Path) -> Iterator[None]:
+    """Let daemons start as installed ones do, compiled once, wherever this checkout may be written to or not."""
+    before = dict(os.environ)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(directory / "pycache")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextmanager
