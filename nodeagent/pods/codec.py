@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from nodeagent.pods.state import ContainerState, Ended, Part, PodState, new_state
+from nodeagent.pods.state import UP, ContainerState, Ended, Part, PodState, new_state
 from podplane.v1.pod_pb2 import Pod
 
 _OUTSIDE = frozenset({"pod", "history", "init", "apps", "sandbox", "volumes"})
@@ -13,6 +13,9 @@ _PLAIN = tuple(f.name for f in dataclasses.fields(PodState) if f.name not in _OU
 _CONTAINER = tuple(f.name for f in dataclasses.fields(ContainerState))
 _PART = tuple(f.name for f in dataclasses.fields(Part))
 _ENDED = tuple(f.name for f in dataclasses.fields(Ended))
+
+Instances = tuple[tuple[str, int], ...]
+"""Container and attempt of each."""
 
 
 def encode(state: PodState) -> dict[str, Any]:
@@ -55,6 +58,11 @@ def durable(state: PodState) -> tuple[Any, ...]:
         state.deleted,
         tuple((container.name, container.exits, container.done) for container in state.containers),
     )
+
+
+def begun(state: PodState) -> Instances:
+    """The instances that run. After a boot they must be told as ended, and not begun again under the same name."""
+    return tuple((container.name, container.attempt) for container in state.containers if container.stage in UP)
 
 
 def _container(container: ContainerState) -> dict[str, Any]:

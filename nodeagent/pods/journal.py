@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nodeagent.pods import failpoints
-from nodeagent.pods.codec import durable, encode
+from nodeagent.pods.codec import Instances, begun, durable, encode
 from nodeagent.pods.state import PodState
 
 log = logging.getLogger(__name__)
@@ -195,6 +195,8 @@ class Journal:
             not self._boot.previous_boot and self._durable.previous_boot not in ("", boot_id)
         )
         self._kept: dict[str, tuple[Any, ...]] = {}
+        self._begun: dict[str, Instances] = {}
+        self._later: set[asyncio.Task[None]] = set()
         self._number = max((*self._boot.numbers.values(), *self._durable.numbers.values()), default=0)
         self._syncing: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
@@ -219,9 +221,12 @@ class Journal:
         self._number += 1
         self._boot.append(state.uid, record, self._number)
         kept = durable(state)
+        running = begun(state)
         if self._kept.get(state.uid) != kept:
             await self._keep(state.uid, record, self._number)
-            self._kept[state.uid] = kept
+            self._kept[state.uid], self._begun[state.uid] = kept, running
+        elif self._begun.get(state.uid, ()) != running:
+            self._note(state.uid, record, running)
         failpoints.hit("journal:after")
 
     async def _keep(self, uid: str, record: Record, number: int) -> None:
@@ -231,10 +236,31 @@ class Journal:
         except OSError as error:
             raise NotDurable(error.errno, f"cannot write to journal {self._durable.path}: {error.strerror}") from error
 
+    def _note(self, uid: str, record: Record, running: Instances) -> None:
+        """Write down what runs, and let nobody wait until it is on the disk: that is some milliseconds later."""
+        try:
+            self._durable.append(uid, record, self._number)
+        except OSError as error:  # the next record tries again
+            log.warning("cannot write to journal %s: %s: after a boot pod %s would be taken for one that has not begun",
+                        self._durable.path, error.strerror, uid)  # fmt: skip
+            return
+        self._begun[uid] = running
+        task = asyncio.create_task(self._sync_soon(uid), name="journal-begun")
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def _sync_soon(self, uid: str) -> None:
+        try:
+            await self._sync()
+        except OSError as error:
+            self._begun.pop(uid, None)
+            log.warning("cannot sync journal %s: %s", self._durable.path, error.strerror)
+
     def forget(self, uid: str) -> None:
         """Nothing of the pod is left. Not synced, and no failure where it cannot be written: a record without a spec
         is cleared away by the next agent, and forgetting twice does no harm."""
         self._kept.pop(uid, None)
+        self._begun.pop(uid, None)
         for file in (self._boot, self._durable):
             if uid not in file.records:
                 continue
@@ -256,5 +282,7 @@ class Journal:
         await asyncio.to_thread(self._durable.sync)
 
     def close(self) -> None:
+        for task in self._later:
+            task.cancel()  # what they wait for is written; only its way to the disk is the kernel's now
         self._boot.close()
         self._durable.close()

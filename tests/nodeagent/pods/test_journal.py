@@ -18,7 +18,7 @@ from nodeagent.pods import journal as journals
 from nodeagent.pods.codec import decode
 from nodeagent.pods.events import DeletionRequested
 from nodeagent.pods.journal import Journal, JournalFile, NotDurable, frame, frames
-from nodeagent.pods.state import PodState
+from nodeagent.pods.state import CREATED, RUNNING, PodState
 from tests.nodeagent.pods.world import World, make_pod
 
 
@@ -105,6 +105,20 @@ async def test_after_a_reboot_only_what_is_durable_holds(tmp_path: Path) -> None
     third = opened(tmp_path, "boot-2")
     assert third.rebooted is False
     third.close()
+
+
+async def test_what_began_is_known_after_a_boot(tmp_path: Path) -> None:
+    """Or a container would begin again under the name that it had, and one that is never restarted would run twice."""
+    world, first = running(), opened(tmp_path)
+    app = world.state.container("a0")
+    app.stage = CREATED
+    await first.record(world.state)
+    app.stage = RUNNING
+    await first.record(world.state)
+    first.close()
+    second = opened(tmp_path, "boot-2")
+    assert decode(second.found()["uid-1"], world.state.pod).container("a0").stage == RUNNING
+    second.close()
 
 
 async def test_where_this_boots_newest_record_is_torn_off_the_durable_one_holds(tmp_path: Path) -> None:
