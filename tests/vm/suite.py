@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tests.vm.machine import CHECKOUT, Machine
 
+_NONE: Mapping[str, str] = {}
 
-def run(machine: Machine, *arguments: str, seconds: float) -> str:
+
+def run(machine: Machine, *arguments: str, seconds: float, environment: Mapping[str, str] = _NONE) -> str:
     """Run pytest in the guest with these arguments; fails with its report. Returns the report."""
     options = ["-q", "-p", "no:cacheprovider", "--timeout", f"{120 * machine.slowness:.0f}", "--color=no"]
     done = machine.attempt(
@@ -13,7 +17,7 @@ def run(machine: Machine, *arguments: str, seconds: float) -> str:
         *("-m", "pytest", *options, *arguments),
         seconds=seconds,
         cwd=CHECKOUT,
-        env=machine.environment,
+        env={**machine.environment, **environment},
         streamed=True,
     )
     assert done.status == 0, str(done)
