@@ -81,8 +81,10 @@ async def _main(port: int, workers: int, addresses: Sequence[str]) -> None:
 class Load:
     """The process, and what it has counted so far."""
 
-    def __init__(self, port: int, addresses: Sequence[str], workers: int = 8) -> None:
-        argv = [sys.executable, "-m", "tests.support.load", str(port), str(workers), *addresses]
+    def __init__(self, port: int, addresses: Sequence[str], workers: int = 8, pin: Path | None = None) -> None:
+        """`pin`: the network namespace to ask from."""
+        within = [] if pin is None else ["nsenter", f"--net={pin}"]
+        argv = [*within, sys.executable, "-m", "tests.support.load", str(port), str(workers), *addresses]
         checkout = Path(__file__).resolve().parents[2]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=checkout)
         self.counted: dict[str, Any] = {"done": 0, "failed": 0, "words": []}
