@@ -22,7 +22,7 @@ RULES = (12, 7)
 ADDRESSES = (socket.NETLINK_ROUTE, 5)
 """RTNLGRP_IPV4_IFADDR: a link that goes takes its addresses along, one message each."""
 _SOL_NETLINK = 270
-_REST, _LONGEST_REST = 0.25, 5.0
+_REST, LONGEST_REST = 0.25, 5.0
 """Seconds after a look, at least and at most, before others' changes are heard again."""
 _SHARE = 10
 """Somebody who changes rules of his own all the time makes us read ours for one part of this of one core's time."""
@@ -113,9 +113,10 @@ def answering(changes: Changes | None, written: Callable[[], int]) -> Iterator[N
         yield
         return
     changes.drain()
-    started, before = time.monotonic(), written()
+    started, before, fruitless = time.monotonic(), written(), 0.0
     try:
         yield
+        if written() == before:
+            fruitless = time.monotonic() - started
     finally:
-        fruitless = time.monotonic() - started if written() == before else 0.0
-        changes.resume(min(max(_REST, _SHARE * fruitless), _LONGEST_REST))
+        changes.resume(min(max(_REST, _SHARE * fruitless), LONGEST_REST))

@@ -3,6 +3,7 @@
     trigger ──► work at once, if the last time was long enough ago; changes meanwhile are one more time of work
     suspect ──► look at once, likewise; it puts off no work that is owed
     failure ──► work again after a pause that doubles up to a bound
+    a look that left something ──► look again after a short pause, however often that happens
     nothing ──► look every so often
 
 Owns time and nothing else. Model: kube-proxy's bounded frequency runner.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -31,10 +33,18 @@ class Pace:
     retry_bound: float = 5.0
 
 
-class Runner:
-    """Calls work(changed): changed says whether something was asked for. It returns whether it succeeded."""
+class Outcome(enum.Enum):
+    """LEFT is a look's: it mended, and somebody has changed the rules again meanwhile."""
 
-    def __init__(self, work: Callable[[bool], Awaitable[bool]], pace: Pace) -> None:
+    DONE = enum.auto()
+    LEFT = enum.auto()
+    FAILED = enum.auto()
+
+
+class Runner:
+    """Calls work(changed): changed says whether something was asked for; else it is a look."""
+
+    def __init__(self, work: Callable[[bool], Awaitable[Outcome]], pace: Pace) -> None:
         self._work = work
         self._pace = pace
         self._woken = asyncio.Event()
@@ -60,17 +70,16 @@ class Runner:
             changed = self._asked or (owed and started >= due)
             self._woken.clear()
             self._asked = False
-            done = await self._work(changed)
+            outcome = await self._work(changed)
             # As long a rest as the work took, within bounds.
             took = loop.time() - started
             await asyncio.sleep(max(self._pace.interval - took, min(took, self._pace.rest)))
-            if not done:
-                pause = min(2 * pause, self._pace.retry_bound)
-            elif changed or not owed:
-                pause = self._pace.retry
-            else:
-                continue  # a look went well: what is owed stays due when it was
-            owed = not done
+            if outcome is Outcome.LEFT:
+                loop.call_later(self._pace.retry, self.suspect)
+            if owed and not changed:
+                continue  # a look puts off nothing that is owed
+            owed = outcome is Outcome.FAILED
+            pause = min(2 * pause, self._pace.retry_bound) if owed else self._pace.retry
             due = loop.time() + (pause if owed else self._pace.look)
 
     async def _wait(self, seconds: float) -> None:

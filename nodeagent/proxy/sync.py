@@ -25,7 +25,7 @@ from nodeagent.proxy.inspection import fill, remote
 from nodeagent.proxy.mode import Mode, Ranges, RulesRefused, RulesUnavailable, Wanted
 from nodeagent.proxy.obstacles import closed
 from nodeagent.proxy.reach import unreachable
-from nodeagent.proxy.runner import Pace, Runner
+from nodeagent.proxy.runner import Outcome, Pace, Runner
 from nodeagent.proxy.services import HostPort, ServicePort, Unprogrammable, key_of, ports_of, slices_of
 from nodeagent.sandbox import sysctl
 from podplane.errors import NotSupported
@@ -183,29 +183,29 @@ class ProxySync:
             if failed:
                 raise RulesUnavailable(_joined(failed))
 
-    async def _work(self, changed: bool) -> bool:
+    async def _work(self, changed: bool) -> Outcome:
         asked, ranges = self._asked, self._ranges
         if asked is None or ranges is None:
-            return True
+            return Outcome.DONE
         try:
             async with self._turn:
-                refused = await self._program(asked, ranges) if changed else await self._look()
+                outcome = await self._program(asked, ranges) if changed else await self._look()
             self._works, self._failure = True, ""
         except (RulesRefused, RulesUnavailable, OSError) as error:
             self._works, self._failure = False, str(error)
             log.warning("cannot program the services: %s", error)
             self._report(str(error))
-            return False
-        if self._mode is not None and not self._mode.certain:
+            return Outcome.FAILED
+        if changed and self._mode is not None and not self._mode.certain:
             self._runner.suspect()
-        return not refused
+        return outcome
 
     def _report(self, error: str) -> None:
         for callback in self._callbacks:
             callback(self._revision, error)
 
-    async def _program(self, asked: Asked, ranges: Ranges) -> bool:
-        """Bring the kernel to what is asked; returns whether something was refused that is worth another try."""
+    async def _program(self, asked: Asked, ranges: Ranges) -> Outcome:
+        """Bring the kernel to what is asked. FAILED: something was refused that is worth another try."""
         if self._mode is None:
             self._mode = await self._open()
         self._mode.listen(self._runner.suspect)
@@ -227,7 +227,7 @@ class ProxySync:
         for key, message in errors.items():
             log.warning("cannot program all of %s: %s", key, message)
         self._report(_joined(errors))
-        return bool(unprogrammed or refused)
+        return Outcome.FAILED if unprogrammed or refused else Outcome.DONE
 
     def _complain(self, asked: Asked, unprogrammed: dict[str, str], unanswered: dict[str, str]) -> None:
         standing = {key: Complaint(NO_HEALTH_CHECK, message) for key, message in unanswered.items()}
@@ -268,15 +268,15 @@ class ProxySync:
         self._stale.clear()
         return {}
 
-    async def _look(self) -> bool:
-        """Mend what others have changed; returns whether there is more to mend: they went on meanwhile."""
+    async def _look(self) -> Outcome:
+        """Mend what others have changed."""
         if self._mode is None:
-            return False
+            return Outcome.DONE
         self.looks += 1
         settled = await self._mode.look()
         if settled is not None:
             log.warning("the service rules were changed by somebody else and are mended")
-        return settled is False
+        return Outcome.LEFT if settled is False else Outcome.DONE
 
     def _open_localhost(self) -> dict[str, str]:
         """Let a node port answer on 127.0.0.1: once the rule stands that keeps other hosts out of it."""

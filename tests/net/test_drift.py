@@ -7,6 +7,7 @@ import contextlib
 
 import pytest
 
+from nodeagent.proxy.changes import LONGEST_REST
 from nodeagent.proxy.runner import Pace
 from nodeagent.proxy.sync import ProxySync
 from tests.net.kernel import NODE, World, command, until
@@ -176,6 +177,6 @@ def test_two_who_undo_each_others_work_do_not_spin(world: World, mode: str) -> N
             took = asyncio.get_running_loop().time() - started
             # At most a few for each rest of 250 ms; without the rest it is hundreds.
             assert node.proxy.looks - looks <= 4 * (took / 0.25 + 1)
-            await asyncio.to_thread(until, lambda: ours(node.world.node) == whole, "mended in the end", PATIENCE)
+            await asyncio.to_thread(until, lambda: ours(node.world.node) == whole, "mended", 2 * LONGEST_REST)
 
     on_node(world, scenario, pace=NEVER)

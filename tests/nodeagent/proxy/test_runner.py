@@ -7,8 +7,9 @@ import contextlib
 import selectors
 from collections.abc import Awaitable, Callable
 
-from nodeagent.proxy.runner import Pace, Runner
+from nodeagent.proxy.runner import Outcome, Pace, Runner
 
+DONE, LEFT, FAILED = Outcome.DONE, Outcome.LEFT, Outcome.FAILED
 PACE = Pace(interval=1, look=10, retry=2, retry_bound=5)
 
 
@@ -31,14 +32,14 @@ class _Ahead(asyncio.SelectorEventLoop):
         return self._ahead
 
 
-def history(scenario: Callable[[Runner], Awaitable[None]], *outcomes: bool) -> list[tuple[int, bool]]:
+def history(scenario: Callable[[Runner], Awaitable[None]], *outcomes: Outcome) -> list[tuple[int, bool]]:
     """Run a scenario; returns (second, whether something was asked for) of each work. outcomes: of the first ones."""
     found: list[tuple[int, bool]] = []
     left = list(outcomes)
 
-    async def work(changed: bool) -> bool:
+    async def work(changed: bool) -> Outcome:
         found.append((round(asyncio.get_running_loop().time()), changed))
-        return left.pop(0) if left else True
+        return left.pop(0) if left else DONE
 
     async def run() -> None:
         runner = Runner(work, PACE)
@@ -77,7 +78,8 @@ def test_a_failure_is_tried_again_after_pauses_that_grow_to_a_bound() -> None:
         await asyncio.sleep(30)
 
     # Each pause follows the interval: 1 + 4, then 1 + 5 at most; the success goes back to looking.
-    assert history(scenario, False, False, False, True) == [(0, True), (5, True), (11, True), (17, True), (28, False)]
+    found = history(scenario, FAILED, FAILED, FAILED, DONE)
+    assert found == [(0, True), (5, True), (11, True), (17, True), (28, False)]
 
 
 def test_a_suspicion_is_looked_into_at_once_and_puts_off_no_work_that_is_owed() -> None:
@@ -90,12 +92,21 @@ def test_a_suspicion_is_looked_into_at_once_and_puts_off_no_work_that_is_owed() 
         runner.suspect()
         await asyncio.sleep(3)
 
-    assert history(scenario, True, False) == [(3, False), (13, True), (16, False), (18, True)]
+    assert history(scenario, DONE, FAILED) == [(3, False), (13, True), (16, False), (18, True)]
 
 
-def test_what_a_look_could_not_mend_is_owed() -> None:
+def test_what_a_look_could_not_do_is_owed() -> None:
     async def scenario(runner: Runner) -> None:
         runner.suspect()
         await asyncio.sleep(6)
 
-    assert history(scenario, False) == [(0, False), (5, True)]
+    assert history(scenario, FAILED) == [(0, False), (5, True)]
+
+
+def test_what_a_look_left_is_looked_at_again_and_no_pause_grows() -> None:
+    async def scenario(runner: Runner) -> None:
+        runner.suspect()
+        await asyncio.sleep(18)
+
+    # Each pause follows the interval: 1 + 2; then 1 + 10.
+    assert history(scenario, LEFT, LEFT, LEFT) == [(second, False) for second in (0, 3, 6, 9)]
