@@ -7,6 +7,7 @@ Kubernetes' Service and EndpointSlice, and kube-proxy's topology.go for who is a
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -164,11 +165,14 @@ def ports_of(
 
 
 def _load_balancer_ips(service: service_pb2.Service) -> tuple[str, ...]:
-    """What a load balancer has said to hand on with its own address as the destination."""
+    """What a load balancer has said to hand on with its own address as the destination.
+
+    One of the other family is passed over, as kube-proxy's IPv4 half does: the service is asked for elsewhere, too.
+    """
     if service.spec.type != "LoadBalancer":
         return ()
-    ingress = service.status.loadBalancer.ingress
-    return tuple(_address(item.ip) for item in ingress if item.ip and item.ipMode in ("", "VIP"))
+    handed = (item.ip for item in service.status.loadBalancer.ingress if item.ip and item.ipMode in ("", "VIP"))
+    return tuple(_address(ip) for ip in handed if not _is_ipv6(ip))
 
 
 def health_check(
@@ -263,6 +267,13 @@ def _demand(holds: bool, message: str) -> None:
 def _address(text: str) -> str:
     _demand(is_address(text), f"{text!r} is not an IPv4 address")
     return text
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
 
 
 def _number(port: int) -> int:

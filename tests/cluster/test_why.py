@@ -193,9 +193,9 @@ def test_a_service_that_cannot_be_programmed_has_events_that_say_so(cluster: Clu
         holder.communicate()
     eventually(lambda: agrees(cluster, 2), 20, "that node-1 answers health checks")
     service = asked.get(SERVICE, "asked")
-    service.status.loadBalancer.ingress.add(ip="fd00::7")
+    service.status.loadBalancer.ingress.add(ip="fd00:7")
     asked.call(SERVICE, "UpdateStatus", service)
-    said = {f"node-{n}": f"on node node-{n}: 'fd00::7' is not an IPv4 address" for n in (1, 2, 3)}
+    said = {f"node-{n}": f"on node node-{n}: 'fd00:7' is not an IPv4 address" for n in (1, 2, 3)}
     eventually(lambda: warned(asked, "FailedToProgramService") == said, 15, "an event of every node")
     status, text = why(cluster)
     assert (status, text.count("NotProgrammed  ")) == (1, 3)

@@ -147,3 +147,14 @@ def test_a_load_balancers_addresses_are_those_that_it_does_not_translate() -> No
     assert ports_of(made, [], "node-1")[0].load_balancer_ips == ()
     made.spec.type = "LoadBalancer"
     assert ports_of(made, [], "node-1")[0].load_balancer_ips == ("198.51.100.7", "198.51.100.8")
+
+
+def test_a_load_balancers_ipv6_address_is_passed_over_and_a_wrong_one_refused() -> None:
+    made = service("web", "10.96.0.10", [("", "TCP", 80, 0, 8080)])
+    made.spec.type = "LoadBalancer"
+    for ip in ("2001:db8::7", "198.51.100.7"):
+        made.status.loadBalancer.ingress.add(ip=ip)
+    assert ports_of(made, [], "node-1")[0].load_balancer_ips == ("198.51.100.7",)
+    made.status.loadBalancer.ingress.add(ip="::nonsense::")
+    with pytest.raises(Unprogrammable, match="'::nonsense::' is not an IPv4 address"):
+        ports_of(made, [], "node-1")
