@@ -30,6 +30,7 @@ OUTPUT = 10 << 10
 """Bytes of a command's output that are kept, as the kubelet."""
 _HEAD = 64 << 10
 _REDIRECTS = 10
+_NO_HEALTH = "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
 
 
 class Failed(Exception):
@@ -77,7 +78,7 @@ class Probing:
             writer = (await _dial(host, self._port(probe.tcpSocket.port)))[1]
             writer.close()
         else:
-            await _grpc(f"{self._address}:{probe.grpc.port}", probe.grpc.service)
+            await _grpc(f"{self._address}:{probe.grpc.port}", probe.grpc.service, self._agent)
 
     def _port(self, reference: Value) -> int:
         port = intstr.resolve_port(reference, [self._container])
@@ -129,7 +130,7 @@ def _late(probe: Probe, seconds: float) -> str:
     if probe.HasField("exec"):
         return f'command timed out: "{" ".join(probe.exec.command)}" timed out after {seconds:g}s'
     if probe.HasField("grpc"):
-        return f"timeout: failed to connect service within {seconds:g}s: context deadline exceeded"
+        return f"timeout: health rpc did not complete within {seconds:g}s: context deadline exceeded"
     return f"context deadline exceeded: no answer within {seconds:g}s"
 
 
@@ -200,12 +201,16 @@ def parse(head: bytes, url: str) -> tuple[int, str]:
     return int(words[1]), ""
 
 
-async def _grpc(target: str, service: str) -> None:
-    async with grpc.aio.insecure_channel(target) as channel:
+async def _grpc(target: str, service: str, agent: str) -> None:
+    # No proxy of the agent's: it is for images. No connection of another probe's, whose back-off is its own.
+    options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1), ("grpc.primary_user_agent", agent)]
+    async with grpc.aio.insecure_channel(target, options) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
         try:
             answer = await check(health_pb2.HealthCheckRequest(service=service))
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise Failed(_NO_HEALTH) from error
             raise Failed(f"error: health rpc probe failed: {error.details() or error.code()}") from error
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
+import grpc.aio
 import pytest
+from grpc_health.v1 import health, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1.health_pb2 import HealthCheckResponse  # type: ignore[import-untyped]
 
 from nodeagent.pods import effects as do
 from nodeagent.pods import events as did
@@ -243,6 +246,74 @@ async def test_a_tcp_probe_of_a_closed_port_and_of_a_name_nobody_has_fail(tmp_pa
     assert "dial tcp 127.0.0.1" in await _outcome(Container(), probe, tmp_path)
     probe.tcpSocket.port.string_value = "nobody"
     assert await _outcome(Container(), probe, tmp_path) == "couldn't find port: nobody"
+
+
+class Mute(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+    """Takes the question and never answers."""
+
+    async def Check(self, request: object, context: object) -> None:
+        await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def _grpc_server(servicer: object = None) -> AsyncIterator[int]:
+    """The port of a gRPC server of this health service, or of none."""
+    server = grpc.aio.server()
+    if servicer:
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(0)
+
+
+async def _asked_by_grpc(port: int, marks: Path, service: str = "") -> str:
+    probe = Probe()
+    probe.grpc.port, probe.grpc.service = port, service
+    return await _outcome(Container(), probe, marks)
+
+
+@pytest.mark.parametrize(
+    ("service", "expected"),
+    [
+        ("", ""),
+        ("well", ""),
+        ("ill", 'service unhealthy (responded with "NOT_SERVING")'),
+        ("new", 'service unhealthy (responded with "UNKNOWN")'),
+        ("nobody", "error: health rpc probe failed: StatusCode.NOT_FOUND"),
+    ],
+)
+async def test_a_grpc_probe_passes_where_the_service_serves(service: str, expected: str, tmp_path: Path) -> None:
+    servicer = health.aio.HealthServicer()
+    await servicer.set("well", HealthCheckResponse.SERVING)
+    await servicer.set("ill", HealthCheckResponse.NOT_SERVING)
+    await servicer.set("new", HealthCheckResponse.UNKNOWN)
+    async with _grpc_server(servicer) as port:
+        assert await _asked_by_grpc(port, tmp_path, service) == expected
+
+
+async def test_a_grpc_probe_says_why_nobody_answers(tmp_path: Path) -> None:
+    async with _grpc_server() as port:
+        said = await _asked_by_grpc(port, tmp_path)
+        assert said == "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+    said = await _asked_by_grpc(port, tmp_path)
+    assert said.startswith("error: health rpc probe failed: failed to connect to all addresses")
+    assert "Connection refused" in said
+    async with _grpc_server(Mute()) as port:
+        said = await _asked_by_grpc(port, tmp_path)
+        assert said == "timeout: health rpc did not complete within 1s: context deadline exceeded"
+
+
+async def test_a_grpc_probe_dials_the_pod_whatever_proxy_the_agent_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    async with _grpc_server(health.aio.HealthServicer()) as port:
+        assert await _asked_by_grpc(port, tmp_path) == ""
 
 
 async def _outcome(container: Container, probe: Probe, marks: Path) -> str:
