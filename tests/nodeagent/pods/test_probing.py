@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 import grpc.aio
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from grpc_health.v1 import health, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_health.v1.health_pb2 import HealthCheckResponse  # type: ignore[import-untyped]
 
 from nodeagent.pods.probing import Failed, Probing, request
 from nodeagent.runtime.inotify import Inotify
 from podplane.v1.container_pb2 import Container, HTTPGetAction, Probe
+from tests.support.certificates import self_signed
 
 
 def test_headers_of_the_probe_take_the_place_of_the_usual_ones() -> None:
@@ -25,6 +28,13 @@ def test_headers_of_the_probe_take_the_place_of_the_usual_ones() -> None:
     assert said.startswith(b"GET /a%20b HTTP/1.1\r\n")
     assert b"Host: 10.1" not in said
     assert b"host: shop.example\r\nX-A: 1X-B: 2\r\n\r\n" in said
+
+
+def test_an_empty_header_of_the_probe_leaves_the_usual_one_out() -> None:
+    get = HTTPGetAction()
+    get.httpHeaders.add(name="Accept", value="")
+    assert b"accept" not in request("/", "10.1.0.2:80", get).lower()
+    assert b"accept: */*" in request("/", "10.1.0.2:80", HTTPGetAction()).lower()
 
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
@@ -91,6 +101,76 @@ async def test_an_http_probe_passes_from_200_to_399_and_follows_its_own_host(
         found = await _outcome(container, probe, tmp_path)
         await _served(serving)
     assert found == expected if not expected else expected in found
+
+
+@pytest.fixture(scope="module")
+def unknown_authority(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """What a server needs that shows a certificate of another name, which nobody vouches for."""
+    certificate, key = self_signed("somebody.else")
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(certificate + private)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/ok", ""), ("/bad", "HTTP probe failed with statuscode: 500"), ("/here", "statuscode: 500")],
+)
+async def test_an_https_probe_takes_any_certificate(
+    path: str, expected: str, unknown_authority: ssl.SSLContext, tmp_path: Path
+) -> None:
+    serving: list[asyncio.Task[None]] = []
+    server = await asyncio.start_server(_serve(_answer, serving), "127.0.0.1", 0, ssl=unknown_authority)
+    async with server:
+        found = await _outcome(Container(), _get(server, path, scheme="HTTPS"), tmp_path)
+        await _served(serving)
+    assert found == expected if not expected else expected in found
+
+
+async def test_an_https_probe_of_a_server_without_tls_fails(tmp_path: Path) -> None:
+    serving: list[asyncio.Task[None]] = []
+
+    async def confused(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await _end(writer)
+
+    async with await asyncio.start_server(_serve(confused, serving), "127.0.0.1", 0) as server:
+        found = await _outcome(Container(), _get(server, "/ok", scheme="HTTPS"), tmp_path)
+        await _served(serving)
+    assert found.startswith("dial tcp 127.0.0.1:")
+    assert "WRONG_VERSION_NUMBER" in found
+
+
+async def test_a_probe_asks_the_host_it_names_with_the_headers_it_gives(tmp_path: Path) -> None:
+    """The pod's address is 127.0.0.1: only the probe's own word leads to 127.0.0.2."""
+    asked: list[list[bytes]] = []
+    serving: list[asyncio.Task[None]] = []
+
+    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split(b"\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await _end(writer)
+
+    async with await asyncio.start_server(_serve(note, serving), "127.0.0.2", 0) as server:
+        probe = _get(server, "/healthz?deep=1", host="127.0.0.2")
+        probe.httpGet.httpHeaders.add(name="Host", value="shop.example")
+        probe.httpGet.httpHeaders.add(name="X-Deep", value="yes")
+        assert await _outcome(Container(), probe, tmp_path) == ""
+        probe.httpGet.host = ""
+        assert "connection refused" in await _outcome(Container(), probe, tmp_path)
+        await _served(serving)
+    ((line, *headers),) = asked
+    assert line == b"GET /healthz?deep=1 HTTP/1.1"
+    assert {b"Host: shop.example", b"X-Deep: yes", b"User-Agent: kube-probe/podplane"} <= set(headers)
+
+
+def _get(server: asyncio.Server, path: str, *, scheme: str = "HTTP", host: str = "") -> Probe:
+    probe = Probe(httpGet=HTTPGetAction(path=path, scheme=scheme, host=host))
+    probe.httpGet.port.number_value = server.sockets[0].getsockname()[1]
+    return probe
 
 
 async def test_a_tcp_probe_of_a_closed_port_and_of_a_name_nobody_has_fail(tmp_path: Path) -> None:
