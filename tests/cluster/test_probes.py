@@ -43,6 +43,10 @@ def _ready_addresses(api: Api) -> list[str]:
     return [address for endpoint in endpoints if endpoint.conditions.ready for address in endpoint.addresses]
 
 
+def _ready_containers(found: pod_pb2.Pod) -> list[str]:
+    return [status.name for status in found.status.containerStatuses if status.ready]
+
+
 def _restarts(found: pod_pb2.Pod) -> int:
     return sum(status.restartCount for status in found.status.containerStatuses)
 
@@ -112,3 +116,33 @@ def test_a_command_that_exceeds_its_timeout_has_failed_and_is_ended(api: Api, na
     wanted = 'Readiness probe failed: command timed out: "/bin/sleep 47" timed out after 1s'
     eventually(lambda: wanted in _messages(api, "late", "Unhealthy"), what="Unhealthy")
     assert not api.get(POD, "late").status.containerStatuses[0].ready
+
+
+# Says in the log, which has times, how often it was asked.
+COUNTED = "echo >>/tmp/asked; echo asked $(wc -l </tmp/asked) >/proc/1/fd/1"
+
+
+def test_startup_kills_by_its_own_grace_and_readiness_waits_for_enough_in_a_row(api: Api, names: list[str]) -> None:
+    made = pod("held", "/bin/sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
+    made.spec.terminationGracePeriodSeconds = 300
+    startup = made.spec.containers[0].startupProbe
+    startup.exec.command.append("/bin/false")
+    startup.periodSeconds = startup.failureThreshold = startup.terminationGracePeriodSeconds = 1
+    startup.timeoutSeconds = 5
+    counted = made.spec.containers.add(name="counted", image="host", command=["/bin/sleep", "infinity"])
+    counted.readinessProbe.exec.command.extend(["/bin/sh", "-c", COUNTED])
+    counted.readinessProbe.periodSeconds, counted.readinessProbe.successThreshold = 1, 3
+    counted.readinessProbe.timeoutSeconds = 5
+    watch = api.watch(POD, "default")
+    try:
+        api.create(made)
+        names.append("held")
+        watch.wait(lambda event: event.object.metadata.name == "held" and "counted" in _ready_containers(event.object))
+        # A second is a period: who were ready after the first would have been asked twice by then.
+        eventually(lambda: b"asked 3\n" in api.logs("held", container="counted"), 1, "the third question")
+    finally:
+        watch.close()
+    first = api.pod_when("held", lambda found: _restarts(found) >= 1).status.containerStatuses[0]
+    assert first.lastState.terminated.exitCode == 137
+    killing = "Container main failed startup probe, will be restarted"
+    eventually(lambda: killing in _messages(api, "held", "Killing"), what="Killing")
