@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from devcluster.cluster import Cluster
+from devcluster.commands import run
 from podplane.kinds import POD, SERVICE
 from podplane.v1 import pod_pb2
 from tests.support.api import Api
+from tests.support.ledger import Host
 from tests.support.network import connects
 from tests.support.objects import manifest, pod
 from tests.support.waiting import eventually
@@ -27,6 +31,7 @@ spec:
   ports: [{port: 80, targetPort: 80, nodePort: 30333}]
 """
 NODE = "node-1"
+FLAG = "/run/end-of-mortal"
 
 
 class Load:
@@ -90,10 +95,9 @@ def ten(cluster: Cluster, api: Api) -> Iterator[list[str]]:
 def test_a_killed_agent_costs_no_request_no_restart_and_no_exit_code(
     cluster: Cluster, api: Api, ten: list[str]
 ) -> None:
-    flag = "/run/end-of-mortal"
-    mortal = pod("mortal", "/bin/sh", "-c", f"while [ ! -e {flag} ]; do sleep 0.1; done; exit 7",
+    mortal = pod("mortal", "/bin/sh", "-c", f"while [ ! -e {FLAG} ]; do sleep 0.1; done; exit 7",
                  nodeSelector={"kubernetes.io/hostname": NODE}, restartPolicy="Never")  # fmt: skip
-    api.create(mortal)
+    uid = api.create(mortal).metadata.uid
     api.running("mortal")
     before = {name: facts(api.get(POD, name)) for name in ten}
     inside = cluster.container_pids()
@@ -101,7 +105,7 @@ def test_a_killed_agent_costs_no_request_no_restart_and_no_exit_code(
     try:
         eventually(lambda: load.done > 100, 30)
         cluster.kill(NODE)
-        _touch(cluster, api.get(POD, "mortal"), flag)
+        touch(cluster, uid, FLAG)
         eventually(lambda: len(cluster.container_pids()) < len(inside), 15, "the end of the mortal container")
         cluster.start_node(NODE)
         ended = api.pod_when("mortal", lambda found: found.status.phase == "Failed")
@@ -124,12 +128,101 @@ def facts(found: pod_pb2.Pod) -> tuple[str, int, str]:
     return status.containerID, status.restartCount, status.state.running.startedAt.ToJsonString()
 
 
-def _touch(cluster: Cluster, found: pod_pb2.Pod, path: str) -> None:
-    """Make a file inside a container: through the root of one of its processes."""
-    uid = found.metadata.uid
+MORTALS = {
+    "zero": ("exit 0", 0, "Completed"),
+    "seven": ("exit 7", 7, "Error"),
+    "killed": ("kill -9 $$$$", 137, "Error"),
+    "hungry": ("exec /usr/bin/python3 -S -c 'bytearray(300 << 20)'", 137, "OOMKilled"),
+    "again": ("exit 3", 3, "Error"),
+}
+"""What each does while its agent is dead, the code and reason told afterwards; `$$` in a command is a $."""
+
+
+@pytest.fixture
+def mortals(api: Api) -> Iterator[dict[str, str]]:
+    """Pods that wait to be told to end, by name their uids; only `again` is to be restarted."""
+    uids = {}
+    for name, (end, _code, _reason) in MORTALS.items():
+        made = pod(name, "/bin/sh", "-c", f"echo begun; until [ -e {FLAG} ]; do sleep 0.05; done; {end}",
+                   nodeName=NODE, restartPolicy="Always" if name == "again" else "Never",
+                   # The first process of a namespace is deaf to its own SIGKILL.
+                   shareProcessNamespace=name == "killed", terminationGracePeriodSeconds=0)  # fmt: skip
+        made.spec.containers[0].resources.limits["memory"] = "40Mi"
+        uids[name] = api.create(made).metadata.uid
+    for name in uids:
+        api.running(name)
+    yield uids
+    for name in uids:
+        api.delete(POD, name, grace=0)
+    for name in uids:
+        api.gone(POD, name)
+
+
+def test_ends_without_an_agent_are_told_exactly_and_restarted_once(
+    cluster: Cluster, api: Api, mortals: dict[str, str]
+) -> None:
+    cluster.kill(NODE)
+    died = time.time()
+    for uid in mortals.values():
+        touch(cluster, uid, FLAG)
+    exits = Path(f"/proc/{cluster.holder(NODE).pid}/root/run/podplane/exits")
+    ends = [exits / f"{uid}_main_0" for uid in mortals.values()]
+    eventually(lambda: all(end.exists() for end in ends), 15, "the ends of the mortals")
+    returned = time.time()
+    cluster.start_node(NODE)
+    for name, (_end, code, reason) in MORTALS.items():
+        found = api.pod_when(name, lambda found: found.status.phase in ("Succeeded", "Failed") or _restarts(found))
+        status = found.status.containerStatuses[0]
+        end = status.lastState.terminated if name == "again" else status.state.terminated
+        assert (end.exitCode, end.reason) == (code, reason), (name, api.logs(name))
+        assert died < end.finishedAt.ToNanoseconds() / 1e9 < returned, name
+        assert status.restartCount == (name == "again"), name
+    again = api.running("again").status.containerStatuses[0]
+    assert again.restartCount == 1
+    begun = (cluster.root / NODE / "logs" / f"default_again_{mortals['again']}" / "main").glob("*.log")
+    assert sorted(log.name for log in begun if log.stat().st_size) == ["0.log", "1.log"]
+
+
+def test_a_pod_deleted_by_force_without_an_agent_is_cleared_away_on_its_return(cluster: Cluster, api: Api) -> None:
+    made = pod("forgotten", nodeName=NODE, shareProcessNamespace=True)
+    made.spec.containers[0].ports.add(containerPort=80, hostPort=30555)
+    made.spec.volumes.add(name="memory").emptyDir.medium = "Memory"
+    made.spec.containers[0].volumeMounts.add(name="memory", mountPath="/memory")
+    host = Host(cluster, NODE)
+    rules = ["nft", "list", "ruleset"]
+    uid = api.create(made).metadata.uid
+    api.running("forgotten")
+    eventually(lambda: "30555" in run(cluster.inside(NODE, rules)), 10, "the rule of the host port")
+    cluster.kill(NODE)
+    api.delete(POD, "forgotten", grace=0)
+    assert api.find(POD, "forgotten") is None
+    assert processes(cluster, uid)
+    cluster.start_node(NODE)
+    eventually(lambda: [what for of, what in host.traces() if of == uid] == [], 15, "a node without a trace of it")
+    assert processes(cluster, uid) == []
+    pins, links = host.links()
+    assert len(links) == pins
+    eventually(lambda: "30555" not in run(cluster.inside(NODE, rules)), 10, "the end of the rule")
+
+
+def _restarts(found: pod_pb2.Pod) -> int:
+    return found.status.containerStatuses[0].restartCount
+
+
+def processes(cluster: Cluster, uid: str) -> list[int]:
+    """What runs in the container `main` of a pod."""
+    found = []
     for pid in cluster.container_pids():
-        with open(f"/proc/{pid}/cgroup") as file:
-            if uid in file.read():
-                with open(f"/proc/{pid}/root{path}", "w"):
-                    return
-    raise AssertionError(f"no process of pod {found.metadata.name}")
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if f"/pod{uid}/main_" in Path(f"/proc/{pid}/cgroup").read_text():
+                found.append(pid)
+    return found
+
+
+def touch(cluster: Cluster, uid: str, path: str) -> None:
+    """Make a file inside a pod's container: through the root of one of its processes."""
+    for pid in processes(cluster, uid):
+        with contextlib.suppress(FileNotFoundError):  # a sleep that is over
+            Path(f"/proc/{pid}/root{path}").touch()
+            return
+    raise AssertionError(f"no process of pod {uid}")

@@ -10,7 +10,7 @@ from devcluster.cluster import Cluster
 from podplane.kinds import NODE, POD
 from podplane.v1 import pod_pb2
 from tests.cluster.conftest import MakeCluster, client
-from tests.cluster.test_agent_faults import _touch
+from tests.cluster.test_agent_faults import touch
 from tests.support.api import Api
 from tests.support.objects import pod
 from tests.support.waiting import eventually
@@ -49,7 +49,7 @@ def test_on_return_of_the_control_plane_only_differences_are_written(own: Cluste
         report = heard(api)
     pids = own.container_pids()
     own.kill("controlplane")
-    _touch(own, mortal, FLAG)
+    touch(own, mortal.metadata.uid, FLAG)
     eventually(lambda: len(own.container_pids()) < len(pids), 15, "the end of the container")
     own.start_control_plane()
     with client(own) as api:
