@@ -38,7 +38,7 @@ from nodeagent.pods.resolvconf import ClusterDns
 from nodeagent.pods.tools import Deadlines, NodeFacts, Tools
 from nodeagent.pressure.evictor import Evictor
 from nodeagent.pressure.hold import Hold
-from nodeagent.proxy.sync import ProxySync
+from nodeagent.proxy.sync import Progress, ProxySync
 from nodeagent.receiver import FrameReceiver
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.containers import Deadlines as RuntimeDeadlines
@@ -260,8 +260,10 @@ class Agent:
         self._follower.wake()
         self._report_now()
 
-    def _programmed(self, revision: int, error: str) -> None:
-        self._outbox.proxy(ProxyReport(programmedRevision=revision, mode=self._proxy.mode, error=error))
+    def _programmed(self, done: Progress) -> None:
+        frozen = sorted(done.frozen)
+        mode = self._proxy.mode
+        self._outbox.proxy(ProxyReport(programmedRevision=done.revision, mode=mode, error=done.error, frozen=frozen))
 
     def _report_now(self) -> None:
         self._said_at = 0.0

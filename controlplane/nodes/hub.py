@@ -126,9 +126,9 @@ class Hub:
             if node in self._sessions:
                 self._sessions[node].object_changed(event)
 
-    def programmed(self, node: str, revision: int) -> None:
-        """A node's rules are that far."""
-        self._withdrawals.programmed(node, revision)
+    def programmed(self, node: str, revision: int, frozen: Iterable[str] = ()) -> None:
+        """A node's rules are that far, but for those of the services (namespace/name) that it names."""
+        self._withdrawals.programmed(node, revision, frozen)
         self._tell_withdrawn()
 
     def rules_of(self, node: str) -> int:

@@ -212,7 +212,7 @@ class _Reader:
             session.resync()
 
     def _proxy(self, report: session_pb2.ProxyReport) -> None:
-        self._sessions.hub.programmed(self._session.node, report.programmedRevision)
+        self._sessions.hub.programmed(self._session.node, report.programmedRevision, report.frozen)
         if report.error:
             fields = {"node": self._session.node, "mode": report.mode, "error": report.error}
             logger.warning("a node cannot program its service rules", extra=fields)

@@ -15,6 +15,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nodeagent.proxy import conntrack, modes
@@ -34,8 +35,18 @@ from podplane.v1.diagnosis_pb2 import ServiceRules
 
 log = logging.getLogger(__name__)
 
-Programmed = Callable[[int, str], None]
-"""(revision, error): everything up to revision is in the kernel, but for what error names; "": all of it."""
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the kernel is. revision: everything up to it is there, but for what error names; "": all of it."""
+
+    revision: int
+    error: str = ""
+    frozen: frozenset[str] = frozenset()
+    """Services (namespace/name) that still have the rules of an older revision."""
+
+
+Programmed = Callable[[Progress], None]
 
 Complained = Callable[[service_pb2.Service, Complaint], None]
 
@@ -77,6 +88,7 @@ class ProxySync:
         self._works = True
         self._checks = HealthChecks(lambda: self._works)
         self._revision = 0
+        self._frozen: frozenset[str] = frozenset()
         self.looks = 0
         """Times that the rules were looked at for changes by others, since the start."""
 
@@ -202,7 +214,7 @@ class ProxySync:
 
     def _report(self, error: str) -> None:
         for callback in self._callbacks:
-            callback(self._revision, error)
+            callback(Progress(self._revision, error, self._frozen))
 
     async def _program(self, asked: Asked, ranges: Ranges) -> Outcome:
         """Bring the kernel to what is asked. FAILED: something was refused that is worth another try."""
@@ -222,7 +234,7 @@ class ProxySync:
         unanswered = await self._checks.set(desired.checks)
         self._complain(asked, desired.errors | unprogrammed, unanswered)
         refused |= self._open_localhost() | await self._forget() | unanswered
-        self._revision = asked.revision
+        self._revision, self._frozen = asked.revision, desired.wanted.kept | unprogrammed.keys()
         errors = desired.errors | unprogrammed | refused
         for key, message in errors.items():
             log.warning("cannot program all of %s: %s", key, message)

@@ -12,7 +12,7 @@ from pathlib import Path
 from nodeagent.proxy.mode import Ranges
 from nodeagent.proxy.nftables.table import TABLE
 from nodeagent.proxy.runner import Pace
-from nodeagent.proxy.sync import ProxySync
+from nodeagent.proxy.sync import Progress, ProxySync
 from nodeagent.sandbox.network import Network
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
@@ -37,7 +37,7 @@ class Node:
     world: World
     proxy: ProxySync
     pods: dict[str, Path]
-    said: list[tuple[int, str]] = field(default_factory=list)
+    said: list[Progress] = field(default_factory=list)
     revision: int = 0
 
     async def program(self, services: list[service_pb2.Service], slices: list[endpointslice_pb2.EndpointSlice]) -> str:
@@ -45,9 +45,9 @@ class Node:
         self.revision += 1
         self.proxy.update(services, slices, "node-1", revision=self.revision)
         async with asyncio.timeout(patient(10)):
-            while not self.said or self.said[-1][0] < self.revision:
+            while not self.said or self.said[-1].revision < self.revision:
                 await asyncio.sleep(0.005)
-        return self.said[-1][1]
+        return self.said[-1].error
 
     async def ask(self, pin: Path, address: str, port: int, source: str = "", timeout: float = 2.0) -> tuple[str, str]:
         return await asyncio.to_thread(ask, pin, address, port, timeout, source)
@@ -60,7 +60,7 @@ class Node:
 @contextlib.asynccontextmanager
 async def proxied(node: Node) -> AsyncIterator[None]:
     """Run the node's proxy; it must not have ended by itself."""
-    node.proxy.on_programmed(lambda revision, error: node.said.append((revision, error)))
+    node.proxy.on_programmed(node.said.append)
     node.proxy.configure(PODS, CLUSTER)
     task = asyncio.create_task(node.proxy.run())
     try:

@@ -92,9 +92,14 @@ def test_a_restarted_agent_keeps_the_rules_of_a_service_that_it_cannot_program(m
         broken = web()[0]
         broken.spec.clusterIP = "fd00::1"
         async with proxied(successor):
-            assert "not an IPv4 address" in await successor.program([broken, empty()], [web(B)[1]])
+            # Its rules go on leading to b: whoever waits for b to be out of them must not hear that it is.
+            assert "not an IPv4 address" in await successor.program([broken, empty()], [web(A)[1]])
+            assert successor.said[-1].frozen == {"default/web"}
             assert ours(node.world.node) == whole
             assert await node.ask(node.world.client, NODE, 30080) == ("b", "10.77.1.1")
+            assert await successor.program([web()[0], empty()], [web(A)[1]]) == ""
+            assert successor.said[-1].frozen == frozenset()
+            assert await node.ask(node.world.client, NODE, 30080) == ("a", "10.77.1.1")
 
     on_node(moded, scenario)
 
@@ -188,7 +193,7 @@ def test_a_health_check_port_that_somebody_has_is_told_and_had_once_it_is_free(m
             assert said == f"default/checked: {message}"
             assert await node.ask(node.world.client, NODE, 30090) == ("a", CLIENT)
             squatter.close()
-            await asyncio.to_thread(until, lambda: node.said[-1][1] == "", "the health check is answered")
+            await asyncio.to_thread(until, lambda: node.said[-1].error == "", "the health check is answered")
             assert len(told) == 1
 
     on_node(moded, scenario)

@@ -57,7 +57,7 @@ class Machine:
                 await proxy.cleanup()
                 return
             done = asyncio.Event()
-            proxy.on_programmed(lambda revision, error: done.set())
+            proxy.on_programmed(lambda _: done.set())
             proxy.configure(self.pod_cidr, CLUSTER)
             proxy.update([service("web", "10.96.0.9", WEB)], [slice_of("web", WEB, endpoints)], "node-1", revision=1)
             task = asyncio.create_task(proxy.run())

@@ -163,6 +163,9 @@ async def test_a_pods_end_waits_for_every_nodes_rules(plane: Plane) -> None:
     two.say(proxy=session_pb2.ProxyReport(programmedRevision=leaving.revision - 1))
     await until(lambda: plane.control.sessions.hub.rules_of("node-2") == leaving.revision - 1)
     assert "withdrawn" not in [frame.WhichOneof("frame") for frame in one.heard]
+    two.say(proxy=session_pb2.ProxyReport(programmedRevision=leaving.revision, frozen=["default/web"]))
+    await until(lambda: plane.control.sessions.hub.rules_of("node-2") == leaving.revision)
+    assert "withdrawn" not in [frame.WhichOneof("frame") for frame in one.heard]
     two.say(proxy=session_pb2.ProxyReport(programmedRevision=leaving.revision))
     assert (await one.hear("withdrawn")).uid == made.metadata.uid
     again = Agent(plane, "node-1")  # the same instance, whose connection broke

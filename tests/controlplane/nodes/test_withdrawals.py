@@ -18,8 +18,9 @@ def pod(uid: str, revision: int, node: str = "node-1", *, deleted: bool = True) 
 
 
 def change(name: str, revision: int, *, type: EventType = "MODIFIED", **endpoints: bool) -> Event:
-    """A slice in which each pod is terminating (True) or not."""
-    made = endpointslice_pb2.EndpointSlice(metadata={"name": name})  # type: ignore[arg-type]
+    """A slice of the service of that name, in which each pod is terminating (True) or not."""
+    labels = {"kubernetes.io/service-name": name}
+    made = endpointslice_pb2.EndpointSlice(metadata={"name": name, "labels": labels})  # type: ignore[arg-type]
     for uid, terminating in endpoints.items():
         each = made.endpoints.add(conditions={"terminating": terminating})
         each.targetRef.uid = uid
@@ -71,6 +72,24 @@ def test_every_slice_of_the_pod_counts() -> None:
         known.programmed(node, 9)
     assert known.due(NODES) == []
     known.slice_changed(change("api", 8, type="DELETED"))
+    assert known.due(NODES) == [("node-1", "a")]
+
+
+def test_a_service_that_a_node_cannot_program_holds_up_its_own_pods_only() -> None:
+    known = at(5, change("web", 4, a=True), change("api", 4, a=True, b=True))
+    known.programmed("node-2", 5, ["default/web"])
+    for uid in ("a", "b"):
+        known.pod_changed(pod(uid, 6))
+    assert known.due(NODES) == [("node-1", "b")]
+    assert known.due(["node-1"]) == [("node-1", "a")]  # node-2 is not heard of any more
+
+
+def test_a_pod_is_out_once_its_service_can_be_programmed_again() -> None:
+    known = at(5, change("web", 4, a=True))
+    known.pod_changed(pod("a", 6))
+    known.programmed("node-2", 9, ["default/web"])
+    assert known.due(NODES) == []
+    known.programmed("node-2", 9)
     assert known.due(NODES) == [("node-1", "a")]
 
 
