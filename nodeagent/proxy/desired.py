@@ -113,13 +113,12 @@ class Desires:
         if service is None:
             self._made.pop(key, None)
             return
-        old = self._made.get(key)
+        old, check = self._made.get(key), health_check(service, slices, self._node_name)
         try:
-            check = health_check(service, slices, self._node_name)
             ports = ports_of(service, slices, self._node_name)
             self._made[key] = _Made(old.ports if old is not None and old.ports == ports else ports, check, "")
         except Unprogrammable as error:
-            self._made[key] = _Made((), None, str(error))
+            self._made[key] = _Made((), check, str(error))
 
 
 def _missing(old: Mapping[int, T], new: Mapping[int, T]) -> list[T]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nodeagent.proxy.desired import Asked, Desired, Desires
 from nodeagent.proxy.mode import Ranges
+from nodeagent.proxy.services import HealthCheck
 from podplane.v1 import endpointslice_pb2, service_pb2
 from tests.nodeagent.proxy.objects import service, slice_of
 
@@ -61,6 +62,24 @@ def test_a_service_that_nothing_can_be_made_of_is_named_and_keeps_what_it_has() 
     assert list(found.wanted.services) == ["default/api"]
     right = made(desires, [WEB, API], [WEB_SLICE, API_SLICE])
     assert (right.errors, list(right.wanted.services)) == ({}, ["default/api", "default/web"])
+
+
+def test_a_service_that_keeps_its_rules_keeps_its_health_check() -> None:
+    desires = Desires()
+    balanced = service("web", "10.96.0.1", PORTS)
+    balanced.spec.type, balanced.spec.externalTrafficPolicy, balanced.spec.healthCheckNodePort = (
+        "LoadBalancer",
+        "Local",
+        32001,
+    )
+    wrong = service_pb2.Service()
+    wrong.CopyFrom(balanced)
+    wrong.status.loadBalancer.ingress.add(ip="nowhere")
+    for asked, slices, ready in ((balanced, [WEB_SLICE], 1), (wrong, [WEB_SLICE], 1), (wrong, [], 0)):
+        found = made(desires, [asked], slices)
+        assert bool(found.errors) == (asked is wrong)
+        assert found.checks == (HealthCheck(32001, "default/web", ready),)
+    assert made(desires, [], []).checks == ()
 
 
 def test_another_name_of_the_node_makes_other_endpoints_local() -> None:
