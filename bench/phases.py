@@ -1,6 +1,6 @@
 """Where a pod's start went, as a watcher of the API sees it: each phase ends when its event arrives.
 
-Times are the bench's own clock: the API's are whole seconds, as Kubernetes' are.
+Times are the bench's own clock: what counts is when a watcher learns of it, not when it was.
 """
 
 from __future__ import annotations

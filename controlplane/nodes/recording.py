@@ -10,11 +10,10 @@ import logging
 import time
 from collections import OrderedDict
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from controlplane.objects import Objects
 from podplane.errors import NotFound, PodplaneError
 from podplane.kinds import EVENT
+from podplane.times import stamp
 from podplane.v1 import event_pb2
 
 logger = logging.getLogger(__name__)
@@ -84,11 +83,9 @@ def _normal(event: event_pb2.Event, host: str) -> event_pb2.Event:
     made.source.host = host
     made.source.component = event.source.component or COMPONENT
     made.count = max(event.count, 1)
-    now = Timestamp()
-    now.GetCurrentTime()
     for field in ("firstTimestamp", "lastTimestamp"):
         if not event.HasField(field):
-            getattr(made, field).FromSeconds(now.seconds)
+            getattr(made, field).CopyFrom(stamp(time.time()))
     return made
 
 

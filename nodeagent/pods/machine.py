@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nodeagent.pods import backoff, building, conditions, containers, events, hooks, winding
+from nodeagent.pods import backoff, building, conditions, containers, events, hooks, startup, winding
 from nodeagent.pods.effects import CancelPull, Effect, Tell
 from nodeagent.pods.restarted import agent_restarted
 from nodeagent.pods.state import ABSENT, MAKING, PULLED, PULLING, READY, REMOVING, UP, WAITING, PodState
@@ -41,6 +41,7 @@ def step(state: PodState, event: events.Event) -> list[Effect]:
         raise IllegalStep(state, event, str(error)) from None
     effects += _advance(state, event.at)
     conditions.observe(state, event.at)
+    startup.observe(state, event, effects)
     state.history.append(f"{event.at:.3f} {_brief(event)} -> {', '.join(map(_brief, effects)) or 'nothing'}")
     return effects
 

@@ -167,6 +167,8 @@ class PodState:
     """Wall clock minus monotonic clock when the timers were last right; 0: not known."""
     skew: float = 0.0
     """By how much the wall clock was set since started_at."""
+    steps: dict[str, list[int]] = field(default_factory=dict)
+    """Step of the start, with its container -> microseconds from started_at to its beginning, and how many it took."""
     since: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Condition type -> its status and when it took it."""
     history: deque[str] = field(default_factory=lambda: deque(maxlen=64))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 
 from nodeagent.pods import effects as do
 from nodeagent.pods import events as did
-from nodeagent.pods import failpoints
+from nodeagent.pods import failpoints, startup
 from nodeagent.pods.disk import RETRY
 from nodeagent.pods.journal import NotDurable
 from nodeagent.pods.machine import step, wake_at
@@ -175,8 +175,14 @@ class PodWorker:
             self._count(status)
             self.status = status
             failpoints.hit("report-status:before")
-            self._tools.reports.status(self.state, status)
+            self._tools.reports.status(self.state, self._told())
             failpoints.hit("report-status:after")
+
+    def _told(self) -> PodStatus:
+        """The status with the steps of the start, which are no reason to tell it again."""
+        told = PodStatus(startSteps=startup.steps(self.state))
+        told.MergeFrom(self.status)
+        return told
 
     def _count(self, status: PodStatus) -> None:
         again = _restarts(status) - _restarts(self.status)
@@ -228,7 +234,7 @@ class PodWorker:
 
     def _finish(self) -> None:
         failpoints.hit("report-gone:before")
-        self._tools.reports.gone(self.state, self.status)
+        self._tools.reports.gone(self.state, self._told())
         failpoints.hit("report-gone:after")
         self._on_gone(self.state.uid)
 

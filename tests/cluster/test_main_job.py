@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import subprocess
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -17,6 +19,7 @@ from tests.support.api import Api, is_ready
 from tests.support.objects import namespace
 from tests.support.waiting import eventually
 
+SVG = "{http://www.w3.org/2000/svg}"
 MANIFEST = CHECKOUT / "examples" / "web-with-init.yaml"
 
 
@@ -65,6 +68,8 @@ def test_the_usual_manifest_runs_and_is_served_by_every_node(cluster: Cluster, a
             "PodScheduled", "Initialized", "ContainersReady", "Ready",
         }  # fmt: skip
         assert all(condition.lastTransitionTime.seconds > 0 for condition in pod.status.conditions)
+        assert_no_status_for_steps_alone([event.object for event in events])
+        assert_start_is_drawn(cluster, pod)
         for node in cluster.nodes:
             body = eventually(partial(_page_or_none, cluster.node_address(node)), 15, f"page of {node}")
             assert len(body.splitlines()) == 10, body
@@ -83,6 +88,37 @@ def assert_inits_in_order(pod: pod_pb2.Pod) -> None:
     assert first.startedAt.seconds > 0
     assert first.finishedAt.ToNanoseconds() <= second.startedAt.ToNanoseconds()
     assert second.finishedAt.ToNanoseconds() <= app.startedAt.ToNanoseconds()
+
+
+def assert_no_status_for_steps_alone(seen: list[pod_pb2.Pod]) -> None:
+    """The steps of a start ride along with statuses that have something else to say."""
+    for before, after in pairwise(seen):
+        if list(before.status.startSteps) != list(after.status.startSteps):
+            first, second = (
+                pod_pb2.PodStatus.FromString(found.status.SerializeToString()) for found in (before, after)
+            )
+            first.ClearField("startSteps")
+            second.ClearField("startSteps")
+            assert first != second
+
+
+def assert_start_is_drawn(cluster: Cluster, pod: pod_pb2.Pod) -> None:
+    """podctl timeline shows every step that took the node time, in order, and the picture has a bar for each."""
+    inits = [status.name for status in pod.status.initContainerStatuses]
+    steps = [f"{step} {name}" for name in (*inits, "web") for step in ("pull", "create", "start")]
+    wanted = ["scheduling", "binding", "sandbox", "volumes", *steps]
+    took = {f"{one.step} {one.container}".strip(): one.tookMicroseconds for one in pod.status.startSteps}
+    assert list(took) == wanted[2:]
+    assert min(took.values()) > 0, took
+    assert sum(took.values()) < 60e6, took
+
+    drawn = podctl(cluster, "timeline", "-n", "pages", pod.metadata.name)
+    assert drawn.returncode == 0, drawn.stderr
+    assert in_order([line[2:].split("  ")[0] for line in drawn.stdout.splitlines()], wanted), drawn.stdout
+    picture = podctl(cluster, "timeline", "-n", "pages", pod.metadata.name, "-o", "svg")
+    assert picture.returncode == 0, picture.stderr
+    bars = [str(bar.findtext(f"{SVG}title")) for bar in ElementTree.fromstring(picture.stdout).iter(f"{SVG}rect")]
+    assert in_order([bar.partition(":")[0] for bar in bars], wanted), bars
 
 
 def _page_or_none(address: str) -> str | None:

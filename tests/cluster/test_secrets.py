@@ -155,7 +155,7 @@ def test_a_secret_is_nowhere_but_where_it_was_asked_for(own: Cluster, hostile: H
             # It has arrived wherever it was to arrive; an exec that fails says nothing of it either.
             assert CANARIES["env"] in within(own, look)
             assert within(own, "cat /one").strip() == CANARIES["file"]
-            told = said(own, api) + within(own, "exit 3")
+            told = said(own, api) + within(own, "exit 3", status=3)
             rounds = looker.rounds
             eventually(lambda: looker.rounds > rounds + 2, what="some more rounds")
             assert looker.close() == set()
@@ -178,15 +178,16 @@ def node_run(cluster: Cluster) -> Path:
     return Path(f"/proc/{cluster.holder(NODE).pid}/root/run/podplane")
 
 
-def podctl(cluster: Cluster, *argv: str) -> str:
+def podctl(cluster: Cluster, *argv: str, status: int = 0) -> str:
     done = subprocess.run([cluster.podctl, *argv], env=cluster.environment, capture_output=True, text=True,
                           timeout=30, check=False)  # fmt: skip
+    assert done.returncode == status, done.stderr
     return done.stdout + done.stderr
 
 
-def within(cluster: Cluster, script: str) -> str:
+def within(cluster: Cluster, script: str, status: int = 0) -> str:
     """What a script in the container says."""
-    return podctl(cluster, "exec", "keeper", "-c", "main", "--", "/bin/sh", "-c", script)
+    return podctl(cluster, "exec", "keeper", "-c", "main", "--", "/bin/sh", "-c", script, status=status)
 
 
 def said(cluster: Cluster, api: Api) -> str:
