@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from nodeagent.proxy.claims import Claims
 from nodeagent.proxy.mode import Ranges, Wanted
 from nodeagent.proxy.services import (
     HealthCheck,
@@ -39,6 +40,8 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
+    """ports: where there is a problem, the last that could be made."""
+
     ports: tuple[ServicePort, ...]
     check: HealthCheck | None
     problem: str
@@ -46,10 +49,11 @@ class _Made:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """wanted: for the mode. errors: what is wrong with single services."""
+    """wanted: for the mode. errors: why single services keep what they have; lacking: what others go without."""
 
     wanted: Wanted
     errors: dict[str, str] = field(default_factory=dict)
+    lacking: dict[str, str] = field(default_factory=dict)
     checks: tuple[HealthCheck, ...] = ()
 
 
@@ -67,22 +71,52 @@ class Desires:
         self._slices: dict[str, dict[int, EndpointSlice]] = {}
         self._made: dict[str, _Made] = {}
         self._ports: dict[str, tuple[ServicePort, ...]] = {}
+        self._claims = Claims()
         self._errors: dict[str, str] = {}
+        self._lacking: dict[str, str] = {}
         self._checks: dict[str, HealthCheck] = {}
 
     def of(self, asked: Asked, ranges: Ranges, host_ports: Iterable[HostPort] = ()) -> Desired:
         touched = self._take(asked)
         ports = dict(self._ports)  # the one that was handed out stays as it is
+        before = {key: self._wish(key) for key in sorted(touched, key=self._age)}
         for key in touched:
             self._make(key)
-            made = self._made.get(key)
-            _keep(ports, key, made.ports if made and not made.problem else None)
-            _keep(self._errors, key, (made.problem or None) if made else None)
-            _keep(self._checks, key, made.check if made else None)
+        for key in touched | self._claims.settle(before, self._wish):
+            self._put(key, ports)
         # In one order always: rules that only change places are written anew.
         self._ports = ports if ports.keys() <= self._ports.keys() else dict(sorted(ports.items()))
         wanted = Wanted(ranges, self._ports, frozenset(self._errors), tuple(sorted(host_ports)))
-        return Desired(wanted, dict(sorted(self._errors.items())), tuple(sorted(self._checks.values())))
+        checks = tuple(sorted(self._checks.values()))
+        return Desired(wanted, dict(sorted(self._errors.items())), dict(sorted(self._lacking.items())), checks)
+
+    def granted(self, key: str, ports: tuple[ServicePort, ...]) -> tuple[ServicePort, ...]:
+        """What a service gets of these ports, by what was settled last. Raises Unprogrammable."""
+        granted, words = self._claims.granted(key, ports)
+        if granted is None:
+            raise Unprogrammable(words)
+        return granted
+
+    def _wish(self, key: str) -> tuple[ServicePort, ...]:
+        made = self._made.get(key)
+        return made.ports if made else ()
+
+    def _age(self, key: str) -> tuple[int, str]:
+        service = self._services.get(key)
+        return service.metadata.creationTimestamp.ToNanoseconds() if service else 0, key
+
+    def _put(self, key: str, ports: dict[str, tuple[ServicePort, ...]]) -> None:
+        """Note what is to be had of a service, in ports and elsewhere."""
+        made = self._made.get(key)
+        granted, words = self._claims.granted(key, made.ports) if made else (None, "")
+        problem = "" if made is None else made.problem or (words if granted is None else "")
+        if granted is None or problem:
+            ports.pop(key, None)
+        elif ports.get(key) != granted or not words:
+            ports[key] = granted
+        _keep(self._errors, key, problem or None)
+        _keep(self._lacking, key, words if words and not problem else None)
+        _keep(self._checks, key, made.check if made else None)
 
     def _take(self, asked: Asked) -> set[str]:
         """Take note of what has come and gone; returns whose ports may be others now."""
@@ -118,7 +152,7 @@ class Desires:
             ports = ports_of(service, slices, self._node_name)
             self._made[key] = _Made(old.ports if old is not None and old.ports == ports else ports, check, "")
         except Unprogrammable as error:
-            self._made[key] = _Made((), check, str(error))
+            self._made[key] = _Made(self._wish(key), check, str(error))
 
 
 def _missing(old: Mapping[int, T], new: Mapping[int, T]) -> list[T]:

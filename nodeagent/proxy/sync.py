@@ -120,7 +120,8 @@ class ProxySync:
                 made.error = error or "the agent has not programmed anything since its start"
                 return made
             try:
-                ports = ports_of(service, slices_of(service, asked.slices), asked.node_name)
+                wanted = ports_of(service, slices_of(service, asked.slices), asked.node_name)
+                ports = self._desires.granted(key, wanted)
             except Unprogrammable as refusal:
                 made.serviceError = str(refusal)
                 return made
@@ -232,18 +233,19 @@ class ProxySync:
             self._is_alone = not left
             refused = left
         unanswered = await self._checks.set(desired.checks)
-        self._complain(asked, desired.errors | unprogrammed, unanswered)
+        wrong = desired.lacking | desired.errors | unprogrammed
+        self._complain(asked, wrong, unanswered)
         refused |= self._open_localhost() | await self._forget() | unanswered
         self._revision, self._frozen = asked.revision, desired.wanted.kept | unprogrammed.keys()
-        errors = desired.errors | unprogrammed | refused
+        errors = wrong | refused
         for key, message in errors.items():
             log.warning("cannot program all of %s: %s", key, message)
         self._report(_joined(errors))
         return Outcome.FAILED if unprogrammed or refused else Outcome.DONE
 
-    def _complain(self, asked: Asked, unprogrammed: dict[str, str], unanswered: dict[str, str]) -> None:
+    def _complain(self, asked: Asked, wrong: dict[str, str], unanswered: dict[str, str]) -> None:
         standing = {key: Complaint(NO_HEALTH_CHECK, message) for key, message in unanswered.items()}
-        standing |= {key: Complaint(UNPROGRAMMED, message) for key, message in unprogrammed.items()}
+        standing |= {key: Complaint(UNPROGRAMMED, message) for key, message in wrong.items()}
         due = dict(self._complaints.due(standing, asyncio.get_running_loop().time()))
         for service in asked.services if due else ():
             if (complaint := due.get(key_of(service))) is not None:

@@ -174,6 +174,13 @@ def warned(api: Api, reason: str) -> dict[str, str]:
     return {event.source.host: event.message for event in found}
 
 
+def balance(api: Api, name: str, ip: str) -> None:
+    """Say, as a load balancer's controller does, that the service is asked for at this address."""
+    service = api.get(SERVICE, name)
+    service.status.loadBalancer.ingress.add(ip=ip)
+    api.call(SERVICE, "UpdateStatus", service)
+
+
 def test_a_service_that_cannot_be_programmed_has_events_that_say_so(cluster: Cluster, asked: Api) -> None:
     service = asked.get(SERVICE, "asked")
     service.spec.type, service.spec.externalTrafficPolicy = "LoadBalancer", "Local"
@@ -192,11 +199,21 @@ def test_a_service_that_cannot_be_programmed_has_events_that_say_so(cluster: Clu
         assert "RulesNotProgrammed: node-1: cannot answer health checks on port 32111" in text
         holder.communicate()
     eventually(lambda: agrees(cluster, 2), 20, "that node-1 answers health checks")
-    service = asked.get(SERVICE, "asked")
-    service.status.loadBalancer.ingress.add(ip="fd00:7")
-    asked.call(SERVICE, "UpdateStatus", service)
-    said = {f"node-{n}": f"on node node-{n}: 'fd00:7' is not an IPv4 address" for n in (1, 2, 3)}
-    eventually(lambda: warned(asked, "FailedToProgramService") == said, 15, "an event of every node")
-    status, text = why(cluster)
-    assert (status, text.count("NotProgrammed  ")) == (1, 3)
-    assert "Warning" in podctl(cluster, "describe", "service", "asked").stdout.decode()
+    text = SERVICE_TEXT.replace("asked, n", "holder, n").replace("NodePort\n", "LoadBalancer\n")
+    for rival in manifest(text.replace(", nodePort: 30111", "")):
+        asked.create(rival)
+    try:
+        balance(asked, "holder", "192.0.2.50")
+        held = ("why", "service", "holder", "--to", "192.0.2.50")
+        eventually(lambda: podctl(cluster, *held).returncode == 0, 15, "that the other one has the address")
+        balance(asked, "asked", "192.0.2.50")
+        taken = "192.0.2.50:80/TCP is already that of default/holder"
+        said = {f"node-{n}": f"on node node-{n}: {taken}" for n in (1, 2, 3)}
+        eventually(lambda: warned(asked, "FailedToProgramService") == said, 15, "an event of every node")
+        status, text = why(cluster, "--from", "node/node-1", "--to", "192.0.2.50")
+        assert (status, text.count("NotProgrammed  ")) == (1, 3)
+        assert f"node node-1 has no such rule: {taken}" in text
+        assert "Warning" in podctl(cluster, "describe", "service", "asked").stdout.decode()
+    finally:
+        asked.delete(SERVICE, "holder")
+    eventually(lambda: agrees(cluster, 2), 20, "that nobody else has the address")

@@ -16,7 +16,7 @@ from nodeagent.proxy.nftables import nftables
 from nodeagent.proxy.services import ports_of
 from nodeagent.proxy.sync import ProxySync
 from podplane.v1 import service_pb2
-from tests.net.kernel import CLIENT, NODE, World, until
+from tests.net.kernel import CLIENT, NODE, World, command, until
 from tests.net.proxied import PACE, RANGES, WEB, A, B, Node, empty, on_node, ours, proxied, web
 from tests.nodeagent.proxy.objects import service, slice_of
 
@@ -150,30 +150,29 @@ def balanced(name: str, address: str, check: int = 0, node_port: int = 30090) ->
     return made
 
 
-def test_two_services_that_want_one_address_are_told_and_hold_up_no_other(moded: World) -> None:
-    if moded.mode == "iptables":
-        pytest.skip("iptables lets the first of two rules win: there is nothing that it cannot program")
-
+def test_of_two_services_that_want_one_address_the_second_goes_without_it_and_says_so(moded: World) -> None:
     async def scenario(node: Node) -> None:
         told = heard(node)
-        one, other = balanced("one", "10.96.0.31"), balanced("other", "10.96.0.32", node_port=30091)
-        slices = [slice_of(name, [("", "TCP", 80, 0, 8080)], [A]) for name in ("one", "other")]
+        # By name the second comes first.
+        one, another = balanced("one", "10.96.0.31"), balanced("another", "10.96.0.32", node_port=30091)
+        slices = [slice_of(name, [("", "TCP", 80, 0, 8080)], [end]) for name, end in (("one", A), ("another", B))]
+        command(node.world.client, f"ip route replace 192.0.2.50 via {NODE}")
         async with proxied(node):
             await node.program([one], slices)
             assert told == []
-            said = await node.program([one, other, web()[0]], [*slices, web(B)[1]])
-            [(name, reason, message)] = told
-            assert (name, reason) == ("other", "FailedToProgramService")
-            assert "192.0.2.50" in message
-            assert message.endswith("default/one")
-            assert said == f"default/other: {message}"
-            assert await node.ask(node.world.client, NODE, 30080) == ("b", "10.77.1.1")
-            assert await node.ask(node.world.client, NODE, 30090) == ("a", "10.77.1.1")
-            found = await node.proxy.inspect("default/other")
-            assert (found.serviceError, found.missingCount > 0) == (message, True)
-            assert await node.program([other, web()[0]], [*slices, web(B)[1]]) == ""
-            assert await node.ask(node.world.client, NODE, 30091) == ("a", "10.77.1.1")
-            assert (await node.proxy.inspect("default/other")).serviceError == ""
+            said = await node.program([another, one], slices)
+            message = "192.0.2.50:80/TCP is already that of default/one"
+            assert told == [("another", "FailedToProgramService", message)]
+            assert (said, node.said[-1].frozen) == (f"default/another: {message}", frozenset())
+            assert await node.answers(node.world.client, "192.0.2.50", 80) == {"a"}
+            # All else of its own it has.
+            assert await node.ask(node.world.client, NODE, 30091) == ("b", "10.77.1.1")
+            assert await node.ask(node.pods["a"], "10.96.0.32", 80) == ("b", A)
+            found = await node.proxy.inspect("default/another")
+            assert (found.serviceError, found.missingCount, found.extraCount) == (message, 0, 0)
+            assert await node.program([another], slices) == ""
+            assert await node.ask(node.world.client, "192.0.2.50", 80) == ("b", "10.77.1.1")
+            assert (await node.proxy.inspect("default/another")).serviceError == ""
             assert len(told) == 1
 
     on_node(moded, scenario)
