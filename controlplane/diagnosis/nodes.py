@@ -94,7 +94,7 @@ def findings(facts: Facts, found: Sequence[diagnosis_pb2.DiagnosedNode]) -> Iter
             yield finding(ERROR, "NoRoute", f"endpoints that it cannot reach: {some(lost)}", fix, row.name)
         for obstacle in row.rules.obstacles:
             words = f"a firewall drops forwarded packets that no rule of its own takes: {obstacle}"
-            fix = "let it take packets to and from the pods' ranges"
+            fix = "let it take packets to and from the pods' ranges; iptables' own is passed in proxy mode iptables"
             yield finding(WARNING, "ForwardingClosed", words, fix, row.name)
     if facts.has_rules:
         yield from _local(facts)

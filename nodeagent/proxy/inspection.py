@@ -27,13 +27,14 @@ Lines = tuple[str, ...]
 class Inspection:
     """wanted: what should be there for the service, and for all services. standing: what the kernel has of it.
 
-    links: the wanted lines that a packet meets. obstacles: rules of others that may stop it.
+    links: the wanted lines that a packet meets. passed: the table in which a rule of ours lets pass what is ours,
+    before any of others is asked (obstacles.py); "" for none.
     """
 
     wanted: Lines
     standing: Lines
     links: Callable[[Way], Lines]
-    obstacles: Lines = ()
+    passed: str = ""
 
 
 def fill(made: ServiceRules, ports: Iterable[ServicePort], found: Inspection) -> None:
@@ -44,7 +45,6 @@ def fill(made: ServiceRules, ports: Iterable[ServicePort], found: Inspection) ->
     made.missing.extend(missing[:MOST])
     made.extra.extend(extra[:MOST])
     made.missingCount, made.extraCount = len(missing), len(extra)
-    made.obstacles.extend(found.obstacles[:MOST])
     lost = frozenset(missing)
     for way in islice(chain.from_iterable(map(ways, ports)), _MOST_WAYS):
         made.ways.append(_way(way, found.links(way), lost))

@@ -1,11 +1,14 @@
 """The proxy modes there are, best first, and which one a node takes.
 
 To add a mode: a package with open(), remove() and missing(), and a line in KINDS. `auto` is the first whose self-test
-says that nothing is missing. Fails with RulesUnavailable where no mode works on this kernel, naming each one's reason.
+says that nothing is missing; iptables comes first on a node whose iptables drop what is forwarded (as Docker has it),
+since no other mode's rules can let pods pass there. Fails with RulesUnavailable where no mode works on this kernel,
+naming each one's reason.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from nodeagent.proxy.iptables import iptables
 from nodeagent.proxy.ipvs import ipvs
 from nodeagent.proxy.mode import Mode, RulesRefused, RulesUnavailable
 from nodeagent.proxy.nftables import nftables
+from nodeagent.proxy.obstacles import closed_by_iptables
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +56,24 @@ async def choose(name: str) -> Kind:
     if name != AUTO:
         return next(kind for kind in KINDS if kind.name == name)
     reasons: list[str] = []
-    for kind in KINDS:
+    kinds = KINDS
+    if table := await asyncio.to_thread(_closed):
+        reasons.append(f"others cannot let pods pass the policy of table {table}, chain FORWARD")
+        kinds = tuple(sorted(KINDS, key=lambda kind: kind.name != "iptables"))
+    for kind in kinds:
         if not (reason := await kind.missing()):
             log.info("the proxy takes mode %s", kind.name, extra={"passed over": reasons})
             return kind
         reasons.append(f"{kind.name}: {reason}")
     raise RulesUnavailable(f"no proxy mode works on this kernel: {'; '.join(reasons)}")
+
+
+def _closed() -> str:
+    try:
+        return closed_by_iptables()
+    except OSError as error:
+        log.info("cannot look for filters that drop what is forwarded: %s", error)
+        return ""
 
 
 async def remove_others(chosen: str) -> dict[str, str]:

@@ -1,15 +1,21 @@
 """Rules of others that may stop what a service's rules send on: filters that drop what they do not know.
 
-Looks at nothing but the policies of nftables' base chains (iptables' nft flavour included); never changes any. Blocks
-for a moment: for threads. Fails with OSError. Source: linux/netfilter/nf_tables.h.
+Looks at nothing but the policies of chains for forwarded packets, nftables' (iptables' nft flavour included) and those
+of the legacy iptables; never changes any, nor makes a table by asking for it. Blocks for a moment: for threads. Fails
+with OSError. Source: linux/netfilter/nf_tables.h.
 """
 
 from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Iterator
 
 from nodeagent import netlink
+from nodeagent.proxy.iptables import legacy
+
+IPTABLES, LEGACY = "ip filter", "filter of iptables-legacy"
+"""The tables in which the iptables mode, of either flavour, lets pass what is ours before any policy."""
 
 _NETLINK_NETFILTER = 12
 _GETCHAIN = 10 << 8 | 4
@@ -21,7 +27,17 @@ _FAMILIES = {1: "inet", 2: "ip"}
 
 def closed(exempt: str = "") -> tuple[str, ...]:
     """The chains that drop forwarded packets unless a rule of theirs takes them. exempt: a table that passes ours."""
-    found = []
+    found = [*_nftables(), *_legacy()]
+    return tuple(f"table {table}, chain {chain}: policy drop" for table, chain in found if table != exempt)
+
+
+def closed_by_iptables() -> str:
+    """The table of iptables' that drops what is forwarded, so that only rules in it can let pods pass; "" for none."""
+    return next((table for table, _ in (*_nftables(), *_legacy()) if table in (IPTABLES, LEGACY)), "")
+
+
+def _nftables() -> Iterator[tuple[str, str]]:
+    """(table, chain)"""
     with netlink.Socket(_NETLINK_NETFILTER) as connection:
         for family, name in _FAMILIES.items():
             header = struct.pack("!BBH", family, 0, 0)
@@ -33,9 +49,8 @@ def closed(exempt: str = "") -> tuple[str, ...]:
                 continue
             for body in chains:
                 table, chain = _dropping(netlink.attributes(body, 4))
-                if body[0] == family and chain and (where := f"{name} {table}") != exempt:
-                    found.append(f"table {where}, chain {chain}: policy drop")
-    return tuple(found)
+                if body[0] == family and chain:
+                    yield f"{name} {table}", chain
 
 
 def _dropping(chain: dict[int, bytes]) -> tuple[str, str]:
@@ -45,3 +60,8 @@ def _dropping(chain: dict[int, bytes]) -> tuple[str, str]:
     if int.from_bytes(netlink.attributes(chain[_HOOK])[_HOOK_NUMBER], "big") != _FORWARD:
         return "", ""
     return netlink.as_text(chain[_TABLE]), netlink.as_text(chain[_NAME])
+
+
+def _legacy() -> Iterator[tuple[str, str]]:
+    if legacy.drops_forwarded():
+        yield LEGACY, "FORWARD"

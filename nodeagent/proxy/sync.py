@@ -125,10 +125,10 @@ class ProxySync:
             except Unprogrammable as refusal:
                 made.serviceError = str(refusal)
                 return made
-            await asyncio.to_thread(fill, made, ports, await mode.inspect(key, ports, ranges))
+            found = await mode.inspect(key, ports, ranges)
+            await asyncio.to_thread(fill, made, ports, found)
             made.unreachable.update(await asyncio.to_thread(unreachable, remote(ports), ranges.cluster_cidr))
-            # A jump of ours comes first there, and lets pass what is ours.
-            made.obstacles.extend(await asyncio.to_thread(closed, "ip filter" if mode.name == "iptables" else ""))
+            made.obstacles.extend(await asyncio.to_thread(closed, found.passed))
             return made
 
     @contextlib.asynccontextmanager

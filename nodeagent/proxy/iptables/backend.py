@@ -7,15 +7,13 @@ services. Fails with RulesRefused (these rules are bad) or RulesUnavailable (try
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import shutil
-import socket
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nodeagent import netlink
+from nodeagent.proxy.iptables import legacy
 from nodeagent.proxy.iptables.text import offending
 from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
 
@@ -27,9 +25,7 @@ _LOCK_WAIT = "5"
 _NO_CHAIN = ("No chain/target/match by that name", "is incompatible, use 'nft' tool")
 """What iptables says of a chain that is not there; the second is iptables-nft 1.8.9's word for it."""
 _RESOURCE_PROBLEM = 4
-_LEGACY_IN_USE = Path("/proc/thread-self/net/ip_tables_names")
 _TABLES = ("nat", "filter")
-_IPT_SO_GET_INFO = 64
 _NETLINK_NETFILTER = 12
 _NFT_MSG_GETGEN = 10 << 8 | 16
 _NFTA_GEN_ID = 1
@@ -48,7 +44,7 @@ class Backend:
         return "".join([await self._table(table) for table in _TABLES])
 
     async def _table(self, table: str) -> str:
-        if self.flavour == "legacy" and table not in _legacy_tables():
+        if self.flavour == "legacy" and table not in legacy.tables():
             return ""  # asking would make it
         return await _run([self.save, "-t", table])
 
@@ -78,16 +74,16 @@ class Backend:
         Microseconds, and no process. A legacy rule that was replaced by one of equal size goes unseen.
         """
         try:
-            return (_nft_generation(),) if self.flavour == "nft" else _legacy_shape()
+            return (_nft_generation(),) if self.flavour == "nft" else legacy.shape(_TABLES)
         except OSError as error:
             raise RulesUnavailable(f"cannot look at the {self.flavour} rules: {error}") from error
 
 
 async def detect() -> Backend:
     """Choose legacy if its tables hold rules already, nft otherwise. Raises RulesUnavailable without iptables."""
-    legacy, nft = _backend("legacy"), _backend("nft")
-    if legacy is not None and (_holds_rules(await legacy.saved()) or nft is None or not await _works(nft)):
-        return legacy
+    older, nft = _backend("legacy"), _backend("nft")
+    if older is not None and (_holds_rules(await older.saved()) or nft is None or not await _works(nft)):
+        return older
     chosen = nft or _backend("")
     if chosen is None:
         raise RulesUnavailable("cannot program services: iptables-restore is not installed")
@@ -118,15 +114,9 @@ def _backend(flavour: str) -> Backend | None:
 
 
 def _holds_rules(saved: str) -> bool:
-    return any(line.startswith("-A ") or (line.startswith(":") and " - " in line) for line in saved.splitlines())
-
-
-def _legacy_tables() -> Sequence[str]:
-    """The legacy tables that exist in this namespace; a process that reads one makes it."""
-    try:
-        return _LEGACY_IN_USE.read_text().split()
-    except FileNotFoundError:
-        return ()
+    """Rules, chains of somebody's, or a policy that drops: only rules in the same table can let anything pass it."""
+    lines = saved.splitlines()
+    return any(line.startswith("-A ") or (line.startswith(":") and " ACCEPT " not in line) for line in lines)
 
 
 def _nft_generation() -> int:
@@ -134,27 +124,6 @@ def _nft_generation() -> int:
         header = struct.pack("!BBH", 0, 0, 0)
         body = connection.ask(netlink.Request(_NFT_MSG_GETGEN, 0, header, "ask for the nftables generation"))
     return int.from_bytes(netlink.attributes(body, 4)[_NFTA_GEN_ID], "big")
-
-
-def _legacy_shape() -> tuple[int, ...]:
-    shape: list[int] = []
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as connection:
-        for table in _legacy_tables():
-            if table in _TABLES:
-                # struct ipt_getinfo: name[32], valid_hooks, hook_entry[5], underflow[5], num_entries, size
-                request = bytearray(table.encode().ljust(84, b"\0"))
-                shape += struct.unpack_from("=13I", _get_info(connection, bytes(request)), 32)
-    return tuple(shape)
-
-
-def _get_info(connection: socket.socket, request: bytes) -> bytes:
-    # socket.getsockopt passes no input, and this option reads the table's name from its buffer.
-    buffer = ctypes.create_string_buffer(request, len(request))
-    length = ctypes.c_uint32(len(request))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.getsockopt(connection.fileno(), socket.SOL_IP, _IPT_SO_GET_INFO, buffer, ctypes.byref(length)) != 0:
-        raise OSError(ctypes.get_errno(), "cannot read the legacy iptables' size")
-    return buffer.raw
 
 
 async def _run(command: list[str], text: str = "", deadline: float = _DEADLINE) -> str:

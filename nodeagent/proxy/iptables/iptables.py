@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.iptables import adopt, lines, looking
@@ -17,6 +18,7 @@ from nodeagent.proxy.iptables.kernel import Iptables, clean
 from nodeagent.proxy.iptables.rules import Part, assemble, part
 from nodeagent.proxy.iptables.text import parse
 from nodeagent.proxy.mode import Ranges, RulesUnavailable, Wanted
+from nodeagent.proxy.obstacles import IPTABLES, LEGACY
 from nodeagent.proxy.services import ServicePort
 
 _THOROUGH = 60.0
@@ -86,10 +88,13 @@ class IptablesMode:
         self._iptables.listen(heard)
 
     async def inspect(self, service: str, ports: tuple[ServicePort, ...], ranges: Ranges) -> Inspection:
-        saved = await looking.saved(self._iptables.backend, service, lines.chains(ports, ranges))
+        backend = self._iptables.backend
+        saved = await looking.saved(backend, service, lines.chains(ports, ranges))
+        passed = LEGACY if backend.flavour == "legacy" else IPTABLES
 
         def compare() -> Inspection:
-            return lines.inspection(service, ports, ranges, self._iptables.respelled(parse(saved)))
+            found = lines.inspection(service, ports, ranges, self._iptables.respelled(parse(saved)))
+            return replace(found, passed=passed)
 
         return await asyncio.to_thread(compare)
 
