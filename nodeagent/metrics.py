@@ -28,6 +28,11 @@ class Metrics:
             "podplane_agent_pod_start_seconds", "From a pod's admission to its being ready.", bounds=START_SECONDS
         )
         self.restarts = self.registry.counter("podplane_agent_container_restarts_total", "Containers started again.")
+        self.probes = self.registry.counter(
+            "podplane_agent_probe_results_total",
+            "Probes by kind (startup, liveness, readiness) and result: successful or failed.",
+            ("probe", "result"),
+        )
         self.pulls = self.registry.counter(
             "podplane_agent_image_pulls_total", "Pulls by result: success, cancelled, or the status shown.", ("result",)
         )

@@ -25,6 +25,7 @@ from nodeagent.pods.state import PodState
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.inotify import Inotify
 from nodeagent.streaming import child
+from podplane.metrics import Counter
 from podplane.v1.container_pb2 import Probe
 
 COMMANDS = 8
@@ -48,8 +49,9 @@ class _Track:
 class Prober:
     """The probes of a node. `follow` after every step of a pod; `run` until cancelled."""
 
-    def __init__(self, runtime: ContainerRuntime, clock: Clock, host_ip: str, marks: Path) -> None:
+    def __init__(self, runtime: ContainerRuntime, clock: Clock, host_ip: str, marks: Path, results: Counter) -> None:
         self._runtime, self._clock, self._host_ip, self._marks = runtime, clock, host_ip, marks
+        self._results = results
         self._pods: dict[str, dict[probes.Key, _Track]] = {}
         self._heap: list[tuple[float, int, _Track]] = []
         self._count = itertools.count()
@@ -138,6 +140,7 @@ class Prober:
     def _judge(self, track: _Track, passed: bool, message: str) -> None:
         (container, attempt, kind), now = track.key, self._clock.now()
         verdict = track.run.judge(passed)
+        self._results.add(kind, "successful" if passed else "failed")  # the kubelet's words
         if not passed:
             words = f"{kind.capitalize()} probe failed: {message}"
             track.post(did.ProbeFailed(now, container, attempt, kind, words, verdict is False))

@@ -112,5 +112,6 @@ class Tools:
         return Naming(facts.hostname or facts.name, dns, facts.resolv_conf)
 
     def __post_init__(self) -> None:
-        self.prober = Prober(self.runtime, self.clock, self.facts.ip, self.paths.run / "probes")
+        marks = self.paths.run / "probes"
+        self.prober = Prober(self.runtime, self.clock, self.facts.ip, marks, self.metrics.probes)
         self.hooking = Hooking(self.paths.run / "hooks")

@@ -12,6 +12,7 @@ def test_pods_steps_session_and_outbox_are_shown() -> None:
     metrics.restarts.add(by=2)
     metrics.starts.observe(0.07)
     metrics.steps.observe(0.004, "CreateSandbox")
+    metrics.probes.add("liveness", "failed")
     lines = metrics.registry.text().splitlines()
     assert {
         'podplane_agent_pods{phase="Running"} 2',
@@ -21,4 +22,5 @@ def test_pods_steps_session_and_outbox_are_shown() -> None:
         "podplane_agent_container_restarts_total 2",
         'podplane_agent_pod_start_seconds_bucket{le="0.1"} 1',
         'podplane_agent_step_seconds_count{step="CreateSandbox"} 1',
+        'podplane_agent_probe_results_total{probe="liveness",result="failed"} 1',
     } <= set(lines)

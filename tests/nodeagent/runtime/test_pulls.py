@@ -14,10 +14,11 @@ import pytest
 from devcluster.proc import Process, command_line, pids
 from nodeagent.metrics import Metrics
 from nodeagent.runtime import puller
+from nodeagent.runtime.image import ImageFailure
 from nodeagent.runtime.images import ImageStore, Limits
 from nodeagent.runtime.puller import QUEUED
 from tests.support.archives import digest, file, pack
-from tests.support.hostile import Gate, Hostile
+from tests.support.hostile import Gate, Hostile, say
 from tests.support.waiting import eventually
 
 from .conftest import Node
@@ -40,17 +41,32 @@ def conf(registry: Hostile, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(node: Node, conf: Path) -> AsyncIterator[ImageStore]:
-    store = ImageStore(node.state, node.run, registries_conf=conf, limits=Limits(parallel=1), metrics=Metrics())
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+async def store(node: Node, conf: Path, metrics: Metrics) -> AsyncIterator[ImageStore]:
+    store = ImageStore(node.state, node.run, registries_conf=conf, limits=Limits(parallel=1), metrics=metrics)
     yield store
     await store.close()
+
+
+def counted(metrics: Metrics) -> dict[str, float]:
+    """What Prometheus reads of pulls."""
+    lines = (line.removeprefix("podplane_agent_image_") for line in metrics.registry.text().splitlines())
+    return {
+        name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line.startswith("pull"))
+    }
 
 
 async def reached(gate: Gate) -> None:
     assert await asyncio.to_thread(gate.reached.wait, 20)
 
 
-async def test_one_pull_serves_all_who_wait_and_outlives_those_who_leave(store: ImageStore, registry: Hostile) -> None:
+async def test_one_pull_serves_all_who_wait_and_outlives_those_who_leave(
+    store: ImageStore, registry: Hostile, metrics: Metrics
+) -> None:
     gate = registry.faults["layer"] = Gate(1000)
     name = f"{registry.address}/x:1"
     asked: list[str] = []
@@ -66,6 +82,20 @@ async def test_one_pull_serves_all_who_wait_and_outlives_those_who_leave(store: 
     first, second = await asyncio.gather(*waiting[1:])
     assert first == second
     assert registry.count("layer") == 1
+    found = counted(metrics)
+    assert found['pulls_total{result="success"}'] == found["pull_seconds_count"] == 1
+    (layer,) = registry.image.layers
+    assert found["pull_bytes_total"] == len(registry.image.blobs[layer])
+    assert 0 < found["pull_seconds_sum"] < 30
+
+
+async def test_a_pull_that_fails_is_counted_by_the_status_shown(
+    store: ImageStore, registry: Hostile, metrics: Metrics
+) -> None:
+    registry.faults["manifest"] = say(404, "MANIFEST_UNKNOWN", "not known here")
+    with pytest.raises(ImageFailure, match="not known here"):
+        await store.ensure(f"{registry.address}/x:1", "Always")
+    assert counted(metrics) == {'pulls_total{result="ErrImagePull"}': 1, "pull_bytes_total": 0}
 
 
 async def test_different_logins_do_not_share(store: ImageStore, registry: Hostile) -> None:
@@ -80,7 +110,9 @@ async def test_different_logins_do_not_share(store: ImageStore, registry: Hostil
     assert registry.count("layer") == 1  # the second one found the layers
 
 
-async def test_a_pull_ends_with_the_last_one_who_waits(node: Node, store: ImageStore, registry: Hostile) -> None:
+async def test_a_pull_ends_with_the_last_one_who_waits(
+    node: Node, store: ImageStore, registry: Hostile, metrics: Metrics
+) -> None:
     gate = registry.faults["layer"] = Gate(1000)
     name = f"{registry.address}/x:1"
     waiting = asyncio.create_task(store.ensure(name, "Always"))
@@ -92,6 +124,7 @@ async def test_a_pull_ends_with_the_last_one_who_waits(node: Node, store: ImageS
         while store.pulling:
             await asyncio.sleep(0.01)
     assert list((node.state / "images" / "tmp").iterdir()) == []
+    assert counted(metrics)['pulls_total{result="cancelled"}'] == 1
     del registry.faults["layer"]
     assert (await store.ensure(name, "Always")).layers
 
