@@ -108,9 +108,13 @@ def _states(state: PodState, container: ContainerState, status: pod_pb2.Containe
 
 
 def _next_try(container: ContainerState) -> str:
-    if container.stage != WAITING or container.reason != "ImagePullBackOff":
+    """What a back-off follows, and when it is over."""
+    words = ""
+    if container.reason == "CrashLoopBackOff" and container.ended is not None:
+        words = f"; last exit: {container.ended.reason}, exit code {container.ended.code}"
+    elif container.reason != "ImagePullBackOff" or container.stage != WAITING:
         return ""
-    return f"; next try at {datetime.fromtimestamp(container.retry_at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{words}; next try at {datetime.fromtimestamp(container.retry_at, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _stays(state: PodState, container: ContainerState) -> bool:

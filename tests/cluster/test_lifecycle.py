@@ -71,7 +71,12 @@ def test_a_pod_that_is_restarted_backs_off(api: Api, make: Make, policy: str, co
     found = api.pod_when("again", lambda found: shown(found) == "CrashLoopBackOff" and main(found).restartCount >= 1)
     assert found.status.phase == "Running"
     assert main(found).lastState.terminated.exitCode == code
-    assert main(found).state.waiting.message.startswith("back-off 10s restarting failed container=main pod=again_")
+    message = main(found).state.waiting.message
+    assert message.startswith("back-off 10s restarting failed container=main pod=again_")
+    ended = "Completed" if code == 0 else "Error"
+    assert f"; last exit: {ended}, exit code {code}; next try at " in message
+    finished, tried = main(found).lastState.terminated.finishedAt, datetime.fromisoformat(message.rpartition(" ")[2])
+    assert 9 <= tried.timestamp() - finished.ToNanoseconds() / 1e9 <= 10
 
 
 def test_a_failed_init_container_of_a_pod_without_restarts_fails_it(api: Api, make: Make) -> None:

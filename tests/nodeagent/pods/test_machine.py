@@ -7,6 +7,7 @@ import pytest
 from nodeagent.pods import effects as do
 from nodeagent.pods import events as did
 from nodeagent.pods.machine import IllegalStep, wake_at
+from nodeagent.pods.state import PULLING
 from nodeagent.types import ContainerExit, ContainerFound
 from podplane.v1.pod_pb2 import Pod
 from tests.nodeagent.pods.world import World, make_pod
@@ -180,10 +181,17 @@ def test_crash_loop_back_off_is_shown_with_the_kubelets_words() -> None:
     world.pass_time(1.5)
     container = world.status.containerStatuses[0]
     assert container.state.waiting.reason == "CrashLoopBackOff"
-    assert container.state.waiting.message == ("back-off 10s restarting failed container=a0 pod=web_default(uid-1)")
+    assert container.state.waiting.message == (
+        "back-off 10s restarting failed container=a0 pod=web_default(uid-1); "
+        "last exit: Error, exit code 3; next try at 1970-01-12T13:46:50Z"
+    )
     assert container.lastState.terminated.exitCode == 3
     assert container.restartCount == 1
     assert world.status.phase == "Running"
+    world.now += 8.5
+    world.post(did.TimePassed(world.now))
+    assert world.state.container("a0").stage == PULLING  # the next try is under way, and nothing new to be told
+    assert world.status.containerStatuses[0].state.waiting == container.state.waiting
 
 
 def test_a_failed_init_container_with_never_fails_the_pod_and_starts_no_app() -> None:
