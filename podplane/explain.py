@@ -227,7 +227,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "OOMKilled",
         _TERMINATED,
-        "The kernel killed the container because it used more memory than its limit; exit code 137.",
+        "The kernel killed the container, or a process in it, for more memory than its limit; exit code 137. One that "
+        "ended with 0 nevertheless is Completed; its message tells of the limit.",
         "The memory limit is too low for what it does, or it leaks. The message gives limit and peak.",
         "Raise resources.limits.memory above the peak, or make the program use less.",
     ),

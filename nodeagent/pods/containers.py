@@ -176,7 +176,8 @@ def exited(state: PodState, event: ContainerExited) -> list[Effect]:
         return []
     known = event.code is not None
     code = event.code if event.code is not None else 137
-    reason = "OOMKilled" if event.oom else ("Completed" if code == 0 else "Error")
+    # containerd and CRI-O say OOMKilled of 0 too, where the kernel killed a child: a success that looks a failure.
+    reason = "Completed" if code == 0 else "OOMKilled" if event.oom else "Error"
     started = container.started_at if container.stage in UP else event.at
     ended = Ended(
         code=code,

@@ -194,6 +194,20 @@ def test_crash_loop_back_off_is_shown_with_the_kubelets_words() -> None:
     assert world.status.containerStatuses[0].state.waiting == container.state.waiting
 
 
+@pytest.mark.parametrize(
+    ("code", "oom", "reason", "phase"),
+    [(0, False, "Completed", "Succeeded"), (1, False, "Error", "Failed"), (137, True, "OOMKilled", "Failed"),
+     (3, True, "OOMKilled", "Failed"), (0, True, "Completed", "Succeeded")],
+)  # fmt: skip
+def test_the_reason_of_an_end_says_what_the_phase_does(code: int, oom: bool, reason: str, phase: str) -> None:
+    world = World(make_pod(policy="Never"))
+    world.run()
+    world.exit("a0", code, oom=oom)
+    world.settle()
+    end = world.status.containerStatuses[0].state.terminated
+    assert (end.reason, end.exitCode, world.status.phase) == (reason, code, phase)
+
+
 def test_a_failed_init_container_with_never_fails_the_pod_and_starts_no_app() -> None:
     world = World(make_pod(init=2, policy="Never"))
     world.run()
