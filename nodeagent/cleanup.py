@@ -2,6 +2,10 @@
 
 Containers first, then sandboxes, volumes, network, rules, then both directories. Every step is tried, whatever became
 of the one before; what could not be removed is named, and the exit status is 1. Refuses while an agent runs.
+
+Where both directories are gone already, what the kernel itself has goes: network, rules, cgroups. Which values the
+kernel's settings had is not known then: those that an agent sets are named. Refuses while processes run in the cgroup:
+their agent may keep its state elsewhere.
 """
 
 from __future__ import annotations
@@ -18,15 +22,15 @@ from nodeagent.joining import CannotStart, lock
 from nodeagent.paths import Paths
 from nodeagent.pods.kept import read_specs
 from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
-from nodeagent.proxy.sync import ProxySync
+from nodeagent.proxy.sync import LOCALNET, ProxySync
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.detection import RuntimeNotReady
 from nodeagent.runtime.images import ImageStore
 from nodeagent.runtime.pause import PauseProcesses
 from nodeagent.runtime.volumes import VolumeFailure, Volumes
-from nodeagent.sandbox import namespaces
-from nodeagent.sandbox.network import Network
+from nodeagent.sandbox import namespaces, sysctl
+from nodeagent.sandbox.network import BRIDGE, FORWARDING, Network
 from nodeagent.sandbox.sandboxes import Sandboxes, SandboxFailure
 from nodeagent.types import RuntimeFailure
 
@@ -40,27 +44,47 @@ async def clean(config: Config) -> None:
     """Remove everything. Raises CannotStart, naming what is left."""
     paths = config.paths
     if not paths.state.exists() and not paths.run.exists():
+        await _clean_kernel(config)
         return
     paths.make()
     held = lock(paths.lock)
-    left: list[str] = []
     try:
-        for name, step in STEPS:
-            try:
-                await step(config)
-            except (RuntimeNotReady, RuntimeFailure, SandboxFailure, VolumeFailure, RulesRefused,
-                    RulesUnavailable, OSError) as error:  # fmt: skip
-                log.error("cannot remove %s: %s", name, error)
-                left.append(name)
+        await _take(STEPS, config)
     finally:
         os.close(held)
-    if left:
-        raise CannotStart(f"left over: {', '.join(left)}; the log says why")
     paths.lock.unlink()
     namespaces.release_private(paths.run)
     for directory in (paths.run, paths.state):
         with contextlib.suppress(OSError):  # a mount point, or another program's: it is empty of ours
             directory.rmdir()
+
+
+async def _take(steps: Sequence[tuple[str, Step]], config: Config) -> None:
+    """Take every step. Raises CannotStart, naming what is left."""
+    left: list[str] = []
+    for name, step in steps:
+        try:
+            await step(config)
+        except (RuntimeNotReady, RuntimeFailure, SandboxFailure, VolumeFailure, RulesRefused,
+                RulesUnavailable, OSError) as error:  # fmt: skip
+            log.error("cannot remove %s: %s", name, error)
+            left.append(name)
+    if left:
+        raise CannotStart(f"left over: {', '.join(left)}; the log says why")
+
+
+async def _clean_kernel(config: Config) -> None:
+    paths = config.paths
+    if running := Cgroups.detect().processes(config.cgroup_root):
+        raise CannotStart(
+            f"neither {paths.state} nor {paths.run} is there, but {len(running)} processes run in the cgroup "
+            f"{config.cgroup_root}: name the directories of their agent (--state-dir, --run-dir), or end them"
+        )
+    had_network = sysctl.has_interface(BRIDGE)
+    await _take(KERNEL_STEPS, config)
+    if had_network:
+        found = " ".join(f"{name}={sysctl.read(name)}" for name in (*FORWARDING, LOCALNET))
+        log.warning("kernel settings stay, since it is not known what they were before the agent: %s", found)
 
 
 async def _containers(config: Config) -> None:
@@ -99,6 +123,12 @@ async def _sandboxes(config: Config) -> None:
         await sandboxes.remove(sandbox.pod_uid, sandbox.attempt)
     for uid, attempt in await sandboxes.half_made():
         await sandboxes.remove(uid, attempt)
+    await network.cleanup()
+    network.close()
+
+
+async def _network(config: Config) -> None:
+    network = await Network.open(config.paths.run)
     await network.cleanup()
     network.close()
 
@@ -145,3 +175,4 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("cgroups", _cgroups),
     ("directories", _directories),
 )
+KERNEL_STEPS: tuple[tuple[str, Step], ...] = (("network", _network), ("rules", _rules), ("cgroups", _cgroups))

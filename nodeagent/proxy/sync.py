@@ -52,7 +52,8 @@ Complained = Callable[[service_pb2.Service, Complaint], None]
 
 _TURN = 2.0
 """Seconds that a question waits for work that is under way."""
-_LOCALNET = "net.ipv4.conf.all.route_localnet"
+LOCALNET = "net.ipv4.conf.all.route_localnet"
+"""The kernel setting by which node ports answer on 127.0.0.1."""
 
 
 class ProxySync:
@@ -295,8 +296,8 @@ class ProxySync:
     def _open_localhost(self) -> dict[str, str]:
         """Let a node port answer on 127.0.0.1: once the rule stands that keeps other hosts out of it."""
         try:
-            sysctl.save(self._saved, [_LOCALNET])
-            sysctl.write(_LOCALNET, "1")
+            sysctl.save(self._saved, [LOCALNET])
+            sysctl.write(LOCALNET, "1")
         except OSError as error:
             return {"127.0.0.1": f"node ports do not answer there: {error}"}
         return {}

@@ -32,17 +32,18 @@ from nodeagent.sandbox.peers import PORT, Plan, mtu, plan, tunnel_end
 from nodeagent.sandbox.podlink import Bridge, gone, host_link
 from nodeagent.sandbox.uplink import Uplink, find_uplink, overlap, routes
 
-__all__ = ["BRIDGE", "Closed", "Network", "SandboxFailure", "Settings", "host_link"]
+__all__ = ["BRIDGE", "FORWARDING", "Closed", "Network", "SandboxFailure", "Settings", "host_link"]
 
 log = logging.getLogger(__name__)
 
 _OWN = frozenset({BRIDGE, tunnel.DEVICE})
-_SYSCTLS = {
+FORWARDING = {
     "net.ipv4.ip_forward": "1",
     # A pod reaches its neighbour by way of us: no mistake to correct. Other interfaces keep their own setting, which
     # the kernel joins with this one by "or".
     "net.ipv4.conf.all.send_redirects": "0",
 }
+"""The kernel's settings that the network needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +185,8 @@ class Network:
         )
 
     def _forward(self) -> None:
-        sysctl.save(self._saved, [*sysctl.forwarding(), *_SYSCTLS])
-        for name, value in _SYSCTLS.items():
+        sysctl.save(self._saved, [*sysctl.forwarding(), *FORWARDING])
+        for name, value in FORWARDING.items():
             sysctl.write(name, value)
 
     def _set_routes(self) -> dict[str, str]:

@@ -22,6 +22,10 @@ def forwarding() -> list[str]:
     return ["net.ipv4.ip_forward", "net.ipv4.conf.all.accept_redirects", *each]
 
 
+def has_interface(name: str) -> bool:
+    return (_INTERFACES / name).exists()
+
+
 def read(name: str) -> str:
     return _path(name).read_text().strip()
 

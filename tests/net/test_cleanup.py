@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from nodeagent.proxy.mode import Wanted
 from nodeagent.proxy.modes import KINDS
 from nodeagent.proxy.services import ports_of
 from nodeagent.proxy.sync import ProxySync
+from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.sandbox.network import Network, Settings
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
@@ -24,6 +27,7 @@ from tests.net.proxied import CLUSTER, PACE, PODS, RANGES, A, B, Node, empty, fl
 from tests.support.waiting import patient
 
 FAR_PODS, FAR = "10.77.3.0/24", "203.0.113.77"
+CGROUP = f"podplane-test-{os.getpid()}"
 PROGRAM = Path(sys.executable).parent / "podplane-nodeagent"
 FOREIGN = """
 table inet firewall {
@@ -57,14 +61,14 @@ def settings(pin: Path) -> str:
     return "\n".join(line for line in kept if not any(f".{name} " in line for name in _UNSTEADY))
 
 
-async def build(world: World) -> None:
+async def build(world: World, pods: Mapping[str, str]) -> None:
     """What agents in every mode, one after the other, would leave if they were killed: all of it at once."""
     network = await Network.open(world.directory / "run", Settings(tunnel="always"))
     try:
         await network.configure(PODS, {FAR_PODS: FAR}, CLUSTER)
         assert network.problem is None
         sandboxes = Sandboxes(world.directory / "run", network)
-        for name, address in (("a", A), ("b", B)):
+        for name, address in pods.items():
             await sandboxes.create(SandboxRequest(f"pod-{name}", 0, name, address))
     finally:
         network.close()
@@ -80,10 +84,10 @@ async def build(world: World) -> None:
             await mode.close()
 
 
-def clean(world: World) -> None:
-    """Run the program."""
+def clean(world: World, *, status: int = 0) -> str:
+    """Run the program; what it says."""
     run, state = world.directory / "run", world.directory / "state"
-    argv = [PROGRAM, "cleanup", "--run-dir", run, "--state-dir", state, "--cgroup-root", f"podplane-test-{os.getpid()}"]
+    argv = [PROGRAM, "cleanup", "--run-dir", run, "--state-dir", state, "--cgroup-root", CGROUP]
     done = subprocess.run(
         ["nsenter", f"--net={world.node}", *map(str, argv)],
         capture_output=True,
@@ -91,7 +95,8 @@ def clean(world: World) -> None:
         timeout=patient(60),
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
+    return done.stderr
 
 
 @pytest.mark.parametrize("owner", ["nobody", "iptables-nft", "iptables-legacy"])
@@ -102,7 +107,7 @@ def test_cleanup_leaves_what_was_there_before(world: World, owner: str) -> None:
         command(world.node, f"{owner} -A FORWARD -s 203.0.113.9 -j DROP")
         command(world.node, "nft -f -", FOREIGN)
     before = everything(world.node)
-    inside(world.node, lambda: asyncio.run(build(world)))
+    inside(world.node, lambda: asyncio.run(build(world, {"a": A, "b": B})))
     there = everything(world.node)
     assert any("podplane-services" in line for line in there["nft"])
     assert any("podplane-vxlan" in line for line in there["links"])
@@ -117,8 +122,30 @@ def test_cleanup_leaves_what_was_there_before(world: World, owner: str) -> None:
     assert not (world.directory / "state").exists()
 
 
+def test_what_the_kernel_has_goes_though_both_directories_are_gone(world: World) -> None:
+    before = everything(world.node)
+    inside(world.node, lambda: asyncio.run(build(world, {})))
+    shutil.rmtree(world.directory / "run")
+    rules = everything(world.node)["nft"]
+    cgroups = Cgroups.detect()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as pod:
+        cgroups.create(f"{CGROUP}/pod")
+        cgroups.enter(f"{CGROUP}/pod", pod.pid)
+        assert "1 processes run in the cgroup" in clean(world, status=1)
+        assert everything(world.node)["nft"] == rules
+        pod.communicate()
+    assert "net.ipv4.ip_forward=1" in clean(world)
+    assert not any(path.exists() for path in cgroups.paths(CGROUP))
+    after = everything(world.node)
+    for what in before.keys() - {"settings"}:
+        assert after[what] == before[what], what
+    assert not (world.directory / "run").exists()
+    assert not (world.directory / "state").exists()
+    assert "net.ipv4" not in clean(world)
+
+
 def test_cleanup_keeps_chains_that_somebody_has_begun_to_use(world: World) -> None:
-    inside(world.node, lambda: asyncio.run(build(world)))
+    inside(world.node, lambda: asyncio.run(build(world, {"a": A, "b": B})))
     command(world.node, "iptables-nft -t nat -A OUTPUT -d 203.0.113.9 -j RETURN")
     command(world.node, "iptables-nft -P FORWARD DROP")
     clean(world)
