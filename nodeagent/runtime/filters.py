@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,7 @@ class Filters:
         if name == "Unconfined":
             return Filter(), ""
         if name.startswith(_LOCALHOST):
-            profile = self._localhost(name.removeprefix(_LOCALHOST))
-            return Filter(seccomp.resolve(profile, platform.machine(), capabilities)), ""
+            return Filter(self._localhost(name.removeprefix(_LOCALHOST), capabilities)), ""
         resolved, key = self._runtime_default(capabilities)
         return Filter(resolved, self._program(key)), key
 
@@ -82,11 +82,23 @@ class Filters:
                     self._programs[key] = base64.b64encode(data[:-32]).decode()
         return self._programs.get(key)
 
-    def _localhost(self, name: str) -> dict[str, Any]:
+    def _localhost(self, name: str, capabilities: Sequence[str]) -> dict[str, Any]:
+        with self._reading(name), directory(self._profiles) as root:
+            # O_NONBLOCK: a fifo must not hang the agent. The opener's descriptor is closed where it is a directory.
+            with open(name, opener=lambda path, flags: open_beneath(root, path, flags | os.O_NONBLOCK)) as file:
+                return seccomp.resolve(json.load(file), platform.machine(), capabilities)
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Whatever is wrong with the file is the container's failure."""
         try:
-            with directory(self._profiles) as root, os.fdopen(open_beneath(root, name, os.O_RDONLY)) as file:
-                profile: dict[str, Any] = json.load(file)
-        except (OSError, ValueError) as error:
-            message = f"cannot load seccomp profile {name!r} from {self._profiles}: {error}"
-            raise RuntimeFailure("CreateContainerError", message) from None
-        return profile
+            yield
+        except OSError as error:
+            why = "it leads out of that directory" if error.errno == errno.EXDEV else error.strerror
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            why = f"it is no seccomp profile: {type(error).__name__}: {error}"
+        else:
+            return
+        raise RuntimeFailure(
+            "CreateContainerError", f"cannot load seccomp profile {name!r} from {self._profiles}: {why}"
+        )

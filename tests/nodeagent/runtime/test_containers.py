@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -266,6 +267,40 @@ async def test_a_second_container_uses_the_compiled_filter(node: Node, runtime: 
     assert "run.oci.seccomp_bpf_data" in config
     assert node.log(request).split()[:2] == ["Seccomp:", "2"]
     assert "refused" in node.log(request)
+
+
+FORBIDS_MKDIR = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}],
+}
+
+
+async def test_an_unconfined_container_has_no_filter(node: Node, runtime: ContainerRuntime) -> None:
+    request = node.request("/bin/grep", "Seccomp:", "/proc/self/status", security=Security(seccomp="Unconfined"))
+    await ran(runtime, request)
+    assert node.log(request).split() == ["Seccomp:", "0"]
+
+
+async def test_a_profile_of_the_nodes_own_forbids_what_it_says(node: Node, runtime: ContainerRuntime) -> None:
+    profile = node.state / "seccomp" / "team" / "no-mkdir.json"
+    profile.parent.mkdir(parents=True)
+    profile.write_text(json.dumps(FORBIDS_MKDIR))
+    script = "grep Seccomp: /proc/self/status; touch /tmp/file && echo made; mkdir /tmp/directory 2>&1"
+    confined = Security(seccomp="localhost/team/no-mkdir.json")
+    request = node.request("/bin/sh", "-c", script, security=confined)
+    assert (await ran(runtime, request)).code == 1
+    said = node.log(request)
+    assert said.splitlines()[:2] == ["Seccomp:\t2", "made"]
+    assert "Operation not supported" in said  # of mkdir, in the profile's own errno
+
+
+async def test_a_missing_profile_is_a_create_container_error(node: Node, runtime: ContainerRuntime) -> None:
+    with pytest.raises(RuntimeFailure) as caught:
+        await runtime.create(node.request("/bin/true", security=Security(seccomp="localhost/none.json")))
+    assert caught.value.reason == "CreateContainerError"
+    words = f"cannot load seccomp profile 'none.json' from {node.state}/seccomp: No such file or directory"
+    assert caught.value.message == words
+    assert not list((node.run / "containers").iterdir())
 
 
 async def test_containers_of_a_pod_share_net_uts_and_ipc_only(node: Node, runtime: ContainerRuntime) -> None:
