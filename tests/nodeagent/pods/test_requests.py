@@ -1,4 +1,4 @@
-"""Where a pod's cgroup is and what it enforces, by its quality of service."""
+"""What a container gets of its spec: cgroups and limits, and who is killed first, by quality of service."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nodeagent.pods.requests import pod_cgroup, pod_resources
+from nodeagent.pods.requests import oom_score_adj, pod_cgroup, pod_resources
 from nodeagent.pods.resources import pod_request
 from nodeagent.pods.state import new_state
 from nodeagent.types import Resources
@@ -53,3 +53,44 @@ def test_init_containers_count_where_they_need_more_than_the_apps_and_sidecars_b
     assert pod_request(pod.spec, "memory") == 180 * MI
     with_resources(pod, 0, memory="160Mi")
     assert pod_request(pod.spec, "memory") == 190 * MI
+
+
+@pytest.mark.parametrize(
+    ("quantities", "score"),
+    [
+        ({"cpu_limit": "1", "memory_limit": "64Mi"}, -997),
+        ({}, 1000),
+        ({"cpu": "100m"}, 999),  # Burstable without a word on memory: still after who asked for nothing
+        ({"memory": "1Mi"}, 999),  # 1000 - 1000/1024, in whole numbers
+        ({"memory": "256Mi"}, 750),
+        ({"memory": "256Mi", "memory_limit": "512Mi"}, 750),
+        ({"memory_limit": "512Mi"}, 500),  # a limit alone is the request
+        ({"memory": "1000Mi"}, 24),
+        ({"memory": "1023Mi"}, 3),
+        ({"memory": "2Gi"}, 3),
+    ],
+)
+def test_who_is_killed_first_where_memory_runs_out(quantities: dict[str, Any], score: int) -> None:
+    """On a node of 1 GiB; the scores are the kubelet's (Node-pressure Eviction, "Node out of memory behavior")."""
+    pod = with_resources(make_pod(), **quantities)
+    assert oom_score_adj(pod, pod.spec.containers[0], 1024 * MI) == score
+
+
+@pytest.mark.parametrize(
+    ("own", "apps", "sidecar", "init"),
+    [
+        ("", ("256Mi", "512Mi"), 750, 999),  # as the least of its apps
+        ("128Mi", ("256Mi", "512Mi"), 750, 875),
+        ("512Mi", ("256Mi", "256Mi"), 500, 500),  # its own request says more
+        ("128Mi", ("", "512Mi"), 875, 875),  # an app that asks for nothing protects nobody
+    ],
+)
+def test_a_sidecar_is_killed_no_sooner_than_the_apps_that_it_serves(
+    own: str, apps: tuple[str, str], sidecar: int, init: int
+) -> None:
+    pod = make_pod(apps=2, init=2)
+    pod.spec.initContainers[0].restartPolicy = "Always"
+    for index in range(2):
+        with_resources(pod, index, memory=apps[index])
+        with_resources(pod, index, init=True, memory=own)
+    assert [oom_score_adj(pod, container, 1024 * MI) for container in pod.spec.initContainers] == [sidecar, init]
