@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import ParseDict
 
-from nodeagent.pods.requests import oom_score_adj, pod_cgroup, pod_resources
+from nodeagent.pods.requests import oom_score_adj, pod_cgroup, pod_resources, security
 from nodeagent.pods.resources import pod_request
 from nodeagent.pods.state import new_state
-from nodeagent.types import Resources
-from podplane.v1.pod_pb2 import Pod
+from nodeagent.types import Resources, Security
+from podplane.v1.container_pb2 import SecurityContext
+from podplane.v1.pod_pb2 import Pod, PodSecurityContext
 from tests.nodeagent.pods.world import make_pod
 
 MI = 1 << 20
@@ -94,3 +97,65 @@ def test_a_sidecar_is_killed_no_sooner_than_the_apps_that_it_serves(
         with_resources(pod, index, memory=apps[index])
         with_resources(pod, index, init=True, memory=own)
     assert [oom_score_adj(pod, container, 1024 * MI) for container in pod.spec.initContainers] == [sidecar, init]
+
+
+POD_CONTEXT = {
+    "runAsUser": 1000,
+    "runAsGroup": 2000,
+    "runAsNonRoot": True,
+    "supplementalGroups": [3000],
+    "fsGroup": 4000,
+    "supplementalGroupsPolicy": "Strict",
+    "seccompProfile": {"type": "Localhost", "localhostProfile": "a/b.json"},
+}
+FOLDED = Security(
+    uid=1000,
+    gid=2000,
+    run_as_non_root=True,
+    supplemental_groups=(3000, 4000),
+    only_these_groups=True,
+    seccomp="localhost/a/b.json",
+)
+
+
+@pytest.mark.parametrize(
+    ("pod", "own", "expected"),
+    [
+        ({}, {}, Security()),
+        (POD_CONTEXT, {}, FOLDED),
+        # Zero and false are words of the container's own, not the absence of one.
+        (
+            POD_CONTEXT,
+            {"runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": False, "seccompProfile": {"type": "Unconfined"}},
+            replace(FOLDED, uid=0, gid=0, run_as_non_root=False, seccomp="Unconfined"),
+        ),
+        (POD_CONTEXT, {"seccompProfile": {"type": "RuntimeDefault"}}, replace(FOLDED, seccomp="RuntimeDefault")),
+        ({"fsGroup": 3000, "supplementalGroups": [3000]}, {}, Security(supplemental_groups=(3000,))),
+        ({"runAsUser": 1000}, {"runAsGroup": 7}, Security(uid=1000, gid=7)),
+        (
+            {},
+            {
+                "privileged": True,
+                "allowPrivilegeEscalation": True,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
+                "procMount": "Unmasked",
+            },
+            Security(
+                privileged=True,
+                allow_privilege_escalation=True,
+                read_only_root=True,
+                add_capabilities=("NET_ADMIN",),
+                drop_capabilities=("ALL",),
+                unmasked_proc=True,
+            ),
+        ),
+    ],
+)
+def test_a_containers_context_goes_before_its_pods(
+    pod: dict[str, Any], own: dict[str, Any], expected: Security
+) -> None:
+    made = make_pod()
+    made.spec.securityContext.CopyFrom(ParseDict(pod, PodSecurityContext()))
+    made.spec.containers[0].securityContext.CopyFrom(ParseDict(own, SecurityContext()))
+    assert security(made, made.spec.containers[0]) == expected
