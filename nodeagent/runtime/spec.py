@@ -95,6 +95,14 @@ def arguments(request: ContainerRequest, image: Image) -> list[str]:
     return argv
 
 
+def working_directory(request: ContainerRequest, image: Image) -> str:
+    """workingDir, or the image's. The runtimes make it where it is not there; only runc refuses a relative one."""
+    place = request.working_dir or image.working_dir or "/"
+    if not place.startswith("/"):
+        raise RuntimeFailure("CreateContainerError", f"working directory {place!r} is not an absolute path")
+    return place
+
+
 def environment(request: ContainerRequest, image: Image, user: User) -> list[str]:
     """Defaults, then the image's variables, then the request's: the last one wins."""
     made = {"PATH": DEFAULT_PATH, "HOSTNAME": request.hostname, "HOME": user.home}
@@ -203,7 +211,7 @@ def _process(request: ContainerRequest, image: Image, user: User, facts: Facts) 
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups), "umask": 0o22},
         "args": arguments(request, image),
         "env": environment(request, image, user),
-        "cwd": request.working_dir or image.working_dir or "/",
+        "cwd": working_directory(request, image),
         "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
         "rlimits": [{"type": "RLIMIT_NOFILE", "soft": facts.open_files, "hard": facts.open_files}],
         "noNewPrivileges": not (asked.allow_privilege_escalation or asked.privileged),

@@ -269,6 +269,28 @@ async def test_a_second_container_uses_the_compiled_filter(node: Node, runtime: 
     assert "refused" in node.log(request)
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_a_working_directory_is_made_where_there_is_none(
+    node: Node, runtime: ContainerRuntime, read_only: bool
+) -> None:
+    nobody = Security(uid=1000, read_only_root=read_only)
+    script = "pwd; stat -c '%u:%g %a' . .."
+    request = node.request("/bin/sh", "-c", script, working_dir="/made/for it", security=nobody)
+    assert (await ran(runtime, request)).code == 0
+    assert node.log(request).splitlines() == ["/made/for it", "0:0 755", "0:0 755"]
+    assert not Path("/made").exists()
+
+
+@pytest.mark.parametrize("place", ["relative", "/etc/passwd"])
+async def test_a_working_directory_that_cannot_be_is_refused_by_its_name(
+    node: Node, runtime: ContainerRuntime, place: str
+) -> None:
+    with pytest.raises(RuntimeFailure) as caught:
+        await ran(runtime, node.request("/bin/pwd", working_dir=place))
+    assert caught.value.reason == "CreateContainerError"
+    assert place in caught.value.message
+
+
 FORBIDS_MKDIR = {
     "defaultAction": "SCMP_ACT_ALLOW",
     "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}],
