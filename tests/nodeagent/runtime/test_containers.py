@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.runtime import logs
+from nodeagent.runtime import logs, spec
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.containers import ContainerRuntime, Deadlines
 from nodeagent.runtime.detection import RuntimeNotReady
@@ -256,6 +256,29 @@ async def test_root_has_the_default_capabilities_and_masked_paths(node: Node, ru
     assert said.split()[2] == "0"
     assert "refused" in said
     assert "no mount" in said
+
+
+async def test_every_masked_path_shows_nothing_and_every_read_only_one_refuses(
+    node: Node, runtime: ContainerRuntime
+) -> None:
+    masked, fixed = (
+        [path for path in paths if Path(path).exists()] for paths in (spec.MASKED_PATHS, spec.READONLY_PATHS)
+    )
+    script = f"""
+    for path in {" ".join(masked)}; do
+      if [ -d $path ]; then [ -z "$(ls -A $path)" ] || echo $path; else [ -z "$(head -c 1 $path)" ] || echo $path; fi
+    done 2>/dev/null
+    for path in {" ".join(fixed)}; do [ -z "$(find $path -maxdepth 2 -writable)" ] || echo $path; done
+    """
+    shown = {}
+    for name, security in {"usual": Security(), "unmasked": Security(unmasked_proc=True)}.items():
+        request = node.request("/bin/sh", "-c", script, name=name, security=security)
+        await ran(runtime, request)
+        shown[name] = node.log(request).split()
+    assert shown["usual"] == []
+    # The same questions where nothing is masked: they would have told.
+    assert {"/proc/sys", "/proc/sysrq-trigger", "/sys/firmware"} & {*masked, *fixed} <= set(shown["unmasked"])
+    assert "/proc/sys" in shown["unmasked"]
 
 
 async def test_a_second_container_uses_the_compiled_filter(node: Node, runtime: ContainerRuntime) -> None:
