@@ -52,6 +52,12 @@ NOT_YET: list[tuple[str, Change, str]] = [
         merge(spec={"topologySpreadConstraints": [{}]}),
         "spec.topologySpreadConstraints: Forbidden: not supported",
     ),
+    ("Pod", one_volume(image={"reference": "data:1"}), "spec.volumes[0].image: Forbidden: not supported"),
+    (
+        "Pod",
+        container(resizePolicy=[{"resourceName": "cpu", "restartPolicy": "NotRequired"}]),
+        "spec.containers[0].resizePolicy: Forbidden: not supported",
+    ),
     ("Pod", one_volume(iscsi={"targetPortal": "a"}), "spec.volumes[0].iscsi: Forbidden: not supported"),
     (
         "Deployment",
