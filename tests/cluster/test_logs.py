@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -68,6 +69,45 @@ def test_several_pods_are_read_at_once_each_line_with_its_origin(cluster: Cluste
             "[pod/right/main] two",
         ]
         assert logs(cluster, "-l", "app=choir", "--tail", "1").splitlines() == ["two", "two"]
+
+
+def test_lines_are_chosen_by_their_time_and_their_number_of_bytes(cluster: Cluster, api: Api) -> None:
+    script = "echo old; sleep 2.5; while :; do echo new; sleep 0.1; done"
+    with pods(api, on("dated", "/bin/sh", "-c", script)):
+        api.running("dated")
+        eventually(lambda: "new" in logs(cluster, "dated"), what="the second line")
+        # The first is older than two seconds by now, and lines come ten a second.
+        assert set(logs(cluster, "dated", "--since", "1s").split()) == {"new"}
+        assert logs(cluster, "dated", "--since", "1h").startswith("old\nnew\n")
+        dated = [line.split(" ") for line in logs(cluster, "dated", "--timestamps").splitlines()[:3]]
+        assert [text for _, text in dated] == ["old", "new", "new"]
+        first, second, third = (datetime.fromisoformat(time) for time, _ in dated)
+        assert timedelta(seconds=2.5) <= second - first
+        assert second < third < datetime.now(UTC)
+        later = logs(cluster, "dated", "--since-time", dated[2][0], "--timestamps")
+        assert later.splitlines()[0] == " ".join(dated[2])
+        assert logs(cluster, "dated", "--limit-bytes", "6") == "old\nne"
+
+
+def test_several_pods_are_followed_at_once_until_all_have_ended(cluster: Cluster, api: Api) -> None:
+    script = "echo begun; until [ -e /tmp/go ]; do sleep 0.05; done; echo went"
+    made = [pod(name, "/bin/sh", "-c", script, restartPolicy="Never") for name in ("left", "right")]
+    for each in made:
+        each.metadata.labels["app"] = "duet"
+    with pods(api, *made):
+        for each in made:
+            api.running(each.metadata.name)
+        refused = podctl(cluster, "logs", "-f", "-l", "app=duet", "--max-log-requests", "1")
+        assert (refused.returncode, b"maximum allowed concurrency is 1" in refused.stderr) == (1, True)
+        argv = [str(cluster.podctl), "logs", "-f", "-l", "app=duet", "--prefix"]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=cluster.environment) as follower:
+            assert follower.stdout is not None
+            told = {follower.stdout.readline() for _ in made}
+            assert told == {"[pod/left/main] begun\n", "[pod/right/main] begun\n"}
+            for name in ("right", "left"):
+                podctl(cluster, "exec", name, "--", "touch", "/tmp/go")
+                assert follower.stdout.readline() == f"[pod/{name}/main] went\n"
+            assert (follower.stdout.read(), follower.wait(30)) == ("", 0)
 
 
 def test_the_run_before_can_be_read(cluster: Cluster, api: Api) -> None:
