@@ -6,10 +6,12 @@ import contextlib
 import http.client
 import os
 import queue
+import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import grpc
 import pytest
@@ -212,6 +214,103 @@ def test_a_port_that_only_the_pod_can_reach_is_forwarded(cluster: Cluster, targe
         finally:
             child.terminate()
     eventually(lambda: descriptors(cluster, target.spec.nodeName) <= before, 10, "the sockets to be closed")
+
+
+# Port 7 says how much it was sent, once the caller has ended; port 8 ends first, and tells what came all the same.
+EARS = """
+import asyncio
+async def count(reader, writer):
+    writer.write(b"%d bytes" % len(await reader.read()))
+    writer.close()
+async def end(reader, writer):
+    writer.write(b"that is all")
+    writer.write_eof()
+    print(len(await reader.read()), "bytes after the end", flush=True)
+    writer.close()
+async def main():
+    servers = [await asyncio.start_server(answer, "127.0.0.1", port) for answer, port in ((count, 7), (end, 8))]
+    print("up", flush=True)
+    await servers[0].serve_forever()
+asyncio.run(main())
+"""
+
+
+def test_connections_are_forwarded_beside_one_another_each_direction_to_its_own_end(cluster: Cluster, api: Api) -> None:
+    api.create(pod("ears", "/usr/bin/python3", "-S", "-c", EARS))
+    argv = [str(cluster.podctl), "port-forward", "ears", ":7", ":8"]
+    try:
+        api.running("ears")
+        eventually(lambda: api.logs("ears") == b"up\n", what="the servers")
+        with subprocess.Popen(argv, env=cluster.environment, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            count, end = _forwarded(child.stdout, 7), _forwarded(child.stdout, 8)
+            with _connected(count) as held:
+                held.sendall(bytes(100_000))
+                with contextlib.ExitStack() as stack:
+                    beside = [stack.enter_context(_connected(count)) for _ in range(5)]
+                    for number, connection in enumerate(beside):
+                        connection.sendall(bytes(300_000 + number))
+                    for number, connection in reversed(list(enumerate(beside))):
+                        assert _answer(connection) == b"%d bytes" % (300_000 + number)
+                held.sendall(b"x")
+                assert _answer(held) == b"100001 bytes"
+            with _connected(end) as connection:
+                assert connection.makefile("rb").read() == b"that is all"
+                connection.sendall(bytes(70_000))
+            eventually(lambda: api.logs("ears") == b"up\n70000 bytes after the end\n", what="what came afterwards")
+            child.terminate()
+    finally:
+        api.delete(POD, "ears", grace=0)
+        api.gone(POD, "ears")
+
+
+def _forwarded(lines: IO[str], remote: int) -> int:
+    """The local port on 127.0.0.1 of a port of the pod, from podctl's words."""
+    for line in lines:
+        found = re.fullmatch(rf"Forwarding from 127\.0\.0\.1:(\d+) -> {remote}\n", line)
+        if found:
+            return int(found[1])
+    raise AssertionError("podctl has ended")
+
+
+def _connected(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+def _answer(connection: socket.socket) -> bytes:
+    """What comes until the end, once we have nothing more to say."""
+    connection.shutdown(socket.SHUT_WR)
+    return connection.makefile("rb").read()
+
+
+def test_init_containers_that_run_and_sidecars_can_be_entered(cluster: Cluster, api: Api) -> None:
+    wait = "until [ -e /tmp/go ]; do sleep 0.05; done"
+    made = pod("entered", "/bin/sh", "-c", "touch /tmp/main; exec sleep infinity")
+    made.spec.initContainers.add(
+        name="side", image="host", restartPolicy="Always", command=["/bin/sh", "-c", "touch /tmp/side; exec sleep inf"]
+    )
+    made.spec.initContainers.add(name="waits", image="host", command=["/bin/sh", "-c", wait])
+    api.create(made)
+    try:
+        api.pod_when("entered", lambda found: all(s.state.HasField("running") for s in _inits(found)))
+        eventually(lambda: _listed(cluster, "side") == b"side\n", what="the sidecar's file")
+        assert podctl(cluster, "exec", "entered", "-c", "waits", "--", "touch", "/tmp/go").returncode == 0
+        api.running("entered")
+        eventually(lambda: _listed(cluster, "main") == b"main\n", what="the app's file")
+        assert _listed(cluster, "side") == b"side\n"
+        late = podctl(cluster, "exec", "entered", "-c", "waits", "--", "true")
+        assert (late.returncode, late.stderr) == (1, b'Error from server (NotFound): container not found ("waits")\n')
+    finally:
+        api.delete(POD, "entered", grace=0)
+        api.gone(POD, "entered")
+
+
+def _inits(found: pod_pb2.Pod) -> list[pod_pb2.ContainerStatus]:
+    return list(found.status.initContainerStatuses) or [pod_pb2.ContainerStatus()]
+
+
+def _listed(cluster: Cluster, container: str) -> bytes:
+    return podctl(cluster, "exec", "entered", "-c", container, "--", "ls", "/tmp").stdout
 
 
 def fetch(port: int, path: str) -> str:
