@@ -146,7 +146,10 @@ def test_a_pre_stop_that_fails_or_takes_too_long_is_told_and_the_pod_ends(api: A
 
 
 def test_hooks_by_http_and_by_sleep(api: Api, make: Make) -> None:
-    server = "mkdir /tmp/w; echo > /tmp/w/hook; busybox httpd -f -vv -p 8080 -h /tmp/w 2> /v/said & echo up; wait"
+    """Each kind before the start and before the end; the one that listens is asked by the other's postStart too."""
+    server = (
+        "mkdir /tmp/w; cd /tmp/w; touch hook started; busybox httpd -f -vv -p 8080 -h /tmp/w 2> /v/said & echo up; wait"
+    )
     made = shared("asked", SAYS_AT_TERM + server)
     container = made.spec.containers[0]
     container.ports.add(name="web", containerPort=8080)
@@ -158,10 +161,25 @@ def test_hooks_by_http_and_by_sleep(api: Api, make: Make) -> None:
     ready = next(item for item in found.status.conditions if item.type == "Ready")
     started = found.status.containerStatuses[0].state.running.startedAt
     assert _seconds(ready.lastTransitionTime) - _seconds(started) >= 0.9
+    mirrored = shared("asking", SERVER)
+    lifecycle = mirrored.spec.containers[0].lifecycle
+    lifecycle.postStart.httpGet.host = found.status.podIP
+    lifecycle.postStart.httpGet.port.number_value = 8080
+    lifecycle.postStart.httpGet.path = "/started"
+    lifecycle.preStop.sleep.seconds = 1
+    make(mirrored)
+    api.running("asking")
+    eventually(lambda: b"heeding" in _said(api, "asking"), what="its trap")
+    before = datetime.now(UTC).timestamp()
+    slept = last_words(api, "asking")
+    assert slept.exitCode == 7
+    assert 1 <= _seconds(slept.finishedAt) - before < 10
     end = last_words(api, "asked")
     assert end.exitCode == 7
+    assert "url:/started" in end.message
     assert "url:/hook" in end.message
-    assert _messages(api, "asked", "FailedPreStopHook") == []
+    for name in ("asked", "asking"):
+        assert _messages(api, name, "FailedPostStartHook") == _messages(api, name, "FailedPreStopHook") == []
 
 
 AGAIN = "echo begins >> /v/hook; while [ ! -e /v/go ]; do sleep 0.05; done"

@@ -28,13 +28,36 @@ spec:
 """
 
 
-def test_a_pod_whose_empty_dir_is_over_its_limit_is_evicted(api: Api) -> None:
-    with _pods(api, GREEDY):
-        evicted = api.pod_when("greedy", lambda pod: pod.status.phase == "Failed", seconds=60)
-        words = 'Usage of EmptyDir volume "data" exceeds the limit "1Mi". '
-        assert (evicted.status.reason, evicted.status.message) == ("Evicted", words)
-        told = eventually(lambda: [item for item in api.list(EVENT) if item.reason == "Evicted"], what="the event")
-        assert (told[-1].type, told[-1].message) == ("Warning", words)
+WRITING = """
+apiVersion: v1
+kind: Pod
+metadata: {name: writing, namespace: default}
+spec:
+  containers:
+    - name: main
+      image: host
+      command: [/bin/sh, -c, "head -c 3000000 /dev/zero >/var/tmp/file; exec sleep infinity"]
+      resources: {limits: {ephemeral-storage: 1Mi}}
+    - {name: modest, image: host, command: [/bin/sleep, infinity]}
+"""
+
+
+def test_a_pod_over_its_limits_of_local_storage_is_evicted(api: Api) -> None:
+    """Of a volume, and of what a container writes to its root."""
+    with _pods(api, GREEDY), _pods(api, WRITING):
+        for name, words in (
+            ("greedy", 'Usage of EmptyDir volume "data" exceeds the limit "1Mi". '),
+            ("writing", "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. "),
+        ):
+            evicted = api.pod_when(name, lambda pod: pod.status.phase == "Failed", seconds=60)
+            assert (evicted.status.reason, evicted.status.message) == ("Evicted", words)
+            told = eventually(lambda name=name: _evictions(api, name), what="the event")  # type: ignore[misc]
+            assert told == [("Warning", words)]
+
+
+def _evictions(api: Api, name: str) -> list[tuple[str, str]]:
+    found = [item for item in api.list(EVENT) if item.reason == "Evicted" and item.involvedObject.name == name]
+    return [(item.type, item.message) for item in found]
 
 
 # The one that mounts starts last: what is there already, every recursive bind has.
