@@ -16,7 +16,7 @@ from devcluster.commands import run
 from podplane.kinds import POD, SERVICE
 from podplane.v1 import pod_pb2
 from tests.support.api import Api
-from tests.support.ledger import Host
+from tests.support.host import Host
 from tests.support.network import connects
 from tests.support.objects import manifest, pod
 from tests.support.waiting import eventually

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,14 @@ import grpc
 import pytest
 
 from devcluster.cluster import CHECKOUT, Cluster
+from devcluster.commands import run
 from nodeagent.pods import failpoints
-from podplane.kinds import CONFIG_MAP, POD, SECRET
+from podplane.kinds import CONFIG_MAP, POD, SECRET, SERVICE
 from podplane.v1 import pod_pb2
 from tests.cluster.conftest import MakeCluster, client
 from tests.support.api import Api, is_ready
+from tests.support.archives import busybox, file, pack
+from tests.support.hostile import Hostile
 from tests.support.objects import manifest, pod
 from tests.support.waiting import eventually
 
@@ -34,8 +37,26 @@ SECONDS = 40.0
 OBJECTS = """
 {apiVersion: v1, kind: ConfigMap, metadata: {name: points, namespace: default}, data: {key: value}}
 ---
-{apiVersion: v1, kind: Secret, metadata: {name: points, namespace: default}, stringData: {key: value}}
+{apiVersion: v1, kind: Secret, metadata: {name: points, namespace: default}, stringData: {key: CANARY}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: points, namespace: default}
+spec: {selector: {swept: "yes"}, ports: [{port: 80}]}
 """
+NEIGHBOUR = """
+apiVersion: v1
+kind: Pod
+metadata: {name: neighbour, namespace: default, annotations: {ledger-serves: "80", ledger/main: "0"}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: main
+      image: host
+      command: [/bin/sh, -c, "mkdir /tmp/w; echo steady >/tmp/w/index.html; exec busybox httpd -f -p 80 -h /tmp/w"]
+      readinessProbe: {httpGet: {port: 80}, periodSeconds: 1}
+"""
+"""Whom no fault of the agent's hits: it serves throughout (L9)."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +70,16 @@ class Life:
     policy: str = "Always"
     hooked: bool = False
     shared: bool = False
+    pulled: bool = False
 
-    def pod(self, name: str) -> pod_pb2.Pod:
+    def pod(self, name: str, image: str = "host") -> pod_pb2.Pod:
         """The pod; its annotations say to the ledger how its containers end."""
         made = pod(name, "/bin/sh", "-c", f"echo begun; {self.main}", init=[["/bin/sh", "-c", "echo begun"]],
-                   restartPolicy=self.policy, terminationGracePeriodSeconds=self.grace,
+                   image=image, restartPolicy=self.policy, terminationGracePeriodSeconds=self.grace,
                    shareProcessNamespace=self.shared)  # fmt: skip
         made.metadata.annotations.update({"ledger/init-0": "0", "ledger/main": str(self.code)})
+        made.metadata.labels["swept"] = "yes"
+        made.spec.containers[0].ports.add(containerPort=80, hostPort=30444)
         made.spec.volumes.add(name="map").configMap.name = "points"
         made.spec.volumes.add(name="secret").secret.secretName = "points"
         for volume in ("map", "secret"):
@@ -74,14 +98,15 @@ SERVER = Life("server", HEEDING, 7)
 HOOKED = Life("hooked", HEEDING, 7, hooked=True)
 SHARED = Life("shared", HEEDING, 7, shared=True)
 STUBBORN = Life("stubborn", "trap '' TERM; while :; do sleep 0.2; done", 137, grace=1)
+PULLED = Life("pulled", HEEDING, 7, pulled=True)
 JOB = Life("job", "exit 3", 3, policy="Never")
 
 
 class Sweep:
-    """The node, and the ledger's process."""
+    """The node, and the ledger's process. `hostile`, which is not so here: serves an image that the node has not."""
 
-    def __init__(self, cluster: Cluster, api: Api) -> None:
-        self._cluster, self._api = cluster, api
+    def __init__(self, cluster: Cluster, api: Api, hostile: Hostile) -> None:
+        self._cluster, self._api, self._hostile = cluster, api, hostile
         self._number = 0
         self._armed = False
         self._ledger = subprocess.Popen(
@@ -95,23 +120,32 @@ class Sweep:
         """The agent's state directory."""
         return self._cluster.root / NODE
 
-    def close(self) -> None:
-        self._ledger.communicate(timeout=10)
+    @property
+    def secret(self) -> bytes:
+        """What is to be nowhere but in the store and in memory."""
+        return bytes(self._api.get(SECRET, "points").data["key"])
 
-    def left(self) -> list[str]:
-        """What does not balance now; AssertionError for what can never be put right."""
+    def on_node(self, *argv: str) -> None:
+        """Run a command on the node."""
+        run(self._cluster.inside(NODE, argv))
+
+    def close(self) -> None:
+        """AssertionError for what has gone wrong until the end."""
+        last, _ = self._ledger.communicate(timeout=30)
+        assert json.loads(last)["happened"] == []
+
+    def left(self, words: str = "now") -> list[str]:
+        """What does not balance now, or once it has settled; AssertionError for what can never be put right."""
         assert self._ledger.stdin is not None
         assert self._ledger.stdout is not None
-        print("now", file=self._ledger.stdin, flush=True)
+        print(words, file=self._ledger.stdin, flush=True)
         found: dict[str, list[str]] = json.loads(self._ledger.stdout.readline())
-        assert found["happened"] == [], self._words()
+        assert not found["happened"], f"{found['happened']}; {self._words()}"
         return found["now"]
 
     def _balances(self, when: str) -> None:
-        """What is on its way out may still be there for a moment."""
-        deadline = time.monotonic() + 10
-        while left := self.left():
-            assert time.monotonic() < deadline, f"{when}: {left}; {self._words()}"
+        left = self.left("settle")
+        assert not left, f"{when}: {left}; {self._words()}"
 
     def _words(self) -> str:
         return "\n".join(["the agent said:", *self._cluster.log(NODE).read_text().splitlines()[-25:]])
@@ -151,11 +185,11 @@ class Sweep:
         """Kill the agent at `point` while a pod starts; False where the start does not come by it."""
         name = self._name(life)
         self._agent(point)
-        self._api.create(life.pod(name))
+        self._api.create(life.pod(name, self._image(life)))
         died = self._dies_or(point, name, life, gone=False)
         self._agent()
-        self._dies_or(point, name, life, gone=False)
         self._balances(f"{life.name} started over {point}")
+        assert life.has_come_far(self._api.get(POD, name))
         self._end(life, name, point)
         self._balances(f"{life.name} ended after {point}")
         return died
@@ -164,7 +198,7 @@ class Sweep:
         """Kill the agent at `point` while it takes the pod over or stops it; False where that does not come by it."""
         name = self._name(life)
         self._unarmed_agent()
-        self._api.create(life.pod(name))
+        self._api.create(life.pod(name, self._image(life)))
         self._api.pod_when(name, life.has_come_far, seconds=SECONDS)
         self._heeds(life, name)
         self._agent(point)
@@ -207,22 +241,33 @@ class Sweep:
         if life.main == HEEDING:
             eventually(heeding, SECONDS, f"{name} that heeds SIGTERM")
 
+    def _image(self, life: Life) -> str:
+        """One that the node has to pull, where it is to."""
+        if not life.pulled:
+            return "host"
+        self._hostile.image = pack([*busybox(), [file("unheard-of", os.urandom(1 << 20))]])
+        return f"{self._cluster.address}:{self._hostile.port}/sweep/image:{self._number}"
+
     def _name(self, life: Life) -> str:
         self._number += 1
         return f"{life.name}-{self._number}"
 
 
 @pytest.fixture(scope="module")
-def sweep(clusters: MakeCluster) -> Iterator[Sweep]:
+def sweep(clusters: MakeCluster, hostile: Hostile) -> Iterator[Sweep]:
     cluster = clusters("kills", nodes=1)
     with client(cluster) as api:
-        for made in manifest(OBJECTS):
+        for made in manifest(OBJECTS.replace("CANARY", f"canary-{os.urandom(8).hex()}") + "---" + NEIGHBOUR):
             api.create(made)
-        made_sweep = Sweep(cluster, api)
+        api.running("neighbour")
+        made_sweep = Sweep(cluster, api, hostile)
         yield made_sweep
         made_sweep.close()
+        hostile.reset()
+        api.delete(POD, "neighbour", grace=0)
         api.delete(CONFIG_MAP, "points")
         api.delete(SECRET, "points")
+        api.delete(SERVICE, "points")
     cluster.down()
 
 
@@ -233,6 +278,23 @@ def test_the_ledger_sees_what_belongs_to_no_pod(sweep: Sweep) -> None:
         assert sweep.left() == [f"L7 left over: file volumes/{stray.name}"]
     finally:
         stray.rmdir()
+
+
+def test_the_ledger_sees_a_rule_for_nobody_and_a_secret_on_the_disk(sweep: Sweep) -> None:
+    sweep.on_node("nft", "add", "table", "ip", "stray")
+    sweep.on_node("nft", "add", "set", "ip", "stray", "s", "{ type ipv4_addr; elements = { 10.244.0.77 }; }")
+    try:
+        assert sweep.left() == ["L7 a rule for 10.244.0.77"]
+    finally:
+        sweep.on_node("nft", "delete", "table", "ip", "stray")
+    stray = sweep.state / "stray"
+    stray.write_bytes(sweep.secret)
+    try:
+        with pytest.raises(AssertionError, match=f"L8 points/key is in {stray}"):
+            sweep.left()
+    finally:
+        stray.unlink()
+    assert sweep.left() == []
 
 
 START = ("keep-spec", "take-address", "create-sandbox", "prepare-volumes", "pull-image", "create-container",
@@ -280,6 +342,22 @@ def test_every_point_of_a_start(sweep: Sweep, name: str, side: str) -> None:
 @pytest.mark.parametrize("name", STOP)
 def test_every_point_of_a_stop(sweep: Sweep, name: str, side: str) -> None:
     assert times(lambda point: sweep.stop(SERVER, point), name, side) >= 1
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_every_hook(sweep: Sweep, side: str) -> None:
+    assert times(lambda point: sweep.start(HOOKED, point), "run-hook", side) >= 1
+    assert times(lambda point: sweep.stop(HOOKED, point), "run-hook", side) >= 1
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("name", ["pull-image", "journal"])
+def test_every_point_of_a_start_that_has_to_pull(sweep: Sweep, name: str, side: str) -> None:
+    assert times(lambda point: sweep.start(PULLED, point), name, side) >= 1
 
 
 @pytest.mark.deep

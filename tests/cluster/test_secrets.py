@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
@@ -23,6 +22,7 @@ from podplane.kinds import KINDS, POD, SECRET
 from tests.cluster.conftest import MakeCluster, client
 from tests.support.api import Api
 from tests.support.hostile import Hostile
+from tests.support.leaks import found_in, holding
 from tests.support.objects import manifest
 from tests.support.waiting import eventually
 
@@ -98,41 +98,13 @@ class Looker:
                     names = {os.path.basename(word.decode(errors="replace")) for word in words.split(b"\0")[:3]}
                     if names & OURS:
                         words += Path(f"/proc/{pid}/environ").read_bytes()
-                    self.seen.update(f"process {names}: {what}" for what in found_in(words))
+                    self.seen.update(f"process {names}: {what}" for what in found_in(words, CANARIES))
             self.rounds += 1
 
     def close(self) -> set[str]:
         self._over.set()
         self._thread.join(30)
         return self.seen
-
-
-def found_in(data: bytes) -> list[str]:
-    """The canaries that are there, plain or in base64 at any offset."""
-    return [what for what, value in CANARIES.items() if any(form in data for form in forms(value))]
-
-
-def forms(value: str) -> Iterator[bytes]:
-    plain = value.encode()
-    yield plain
-    for shift in range(3):  # only what does not depend on the neighbours
-        yield base64.b64encode(b"\0" * shift + plain)[4:-4]
-
-
-def holding(
-    top: Path, *, but: tuple[Path, ...] = (), over_mounts: bool = False, since: float = 0.0
-) -> Iterator[tuple[Path, str]]:
-    """(file, canary) of every file below `top` that was changed since; on its own filesystem, unless `over_mounts`."""
-    device = top.stat().st_dev
-    for directory, directories, names in os.walk(top):
-        directories[:] = [name for name in directories if name != "rootfs" and Path(directory, name) not in but]
-        for name in names:
-            path = Path(directory, name)
-            with contextlib.suppress(OSError):
-                info = path.lstat()
-                here = (over_mounts or info.st_dev == device) and info.st_mtime >= since
-                if here and stat.S_ISREG(info.st_mode) and info.st_size < 64 << 20:
-                    yield from ((path, what) for what in found_in(path.read_bytes()))
 
 
 @pytest.mark.timeout(180)
@@ -159,7 +131,7 @@ def test_a_secret_is_nowhere_but_where_it_was_asked_for(own: Cluster, hostile: H
             rounds = looker.rounds
             eventually(lambda: looker.rounds > rounds + 2, what="some more rounds")
             assert looker.close() == set()
-            assert found_in(told.encode()) == []
+            assert found_in(told.encode(), CANARIES) == []
             assert on_disk(own, began) == []
             assert not_in_memory(own) == []
             api.delete(POD, "keeper", grace=0)
@@ -167,8 +139,11 @@ def test_a_secret_is_nowhere_but_where_it_was_asked_for(own: Cluster, hostile: H
             for name in ("canary", "pull"):
                 api.delete(SECRET, name)
             # With the objects it leaves the node's memory too.
-            eventually(lambda: not list(holding(node_run(own), over_mounts=True)), 10, "a node that has forgotten")
-            assert found_in(b"".join(log.read_bytes() for log in (own.root / "logs").iterdir())) == []
+            eventually(
+                lambda: not list(holding(node_run(own), CANARIES, over_mounts=True)), 10, "a node that has forgotten"
+            )
+            logged = b"".join(log.read_bytes() for log in (own.root / "logs").iterdir())
+            assert found_in(logged, CANARIES) == []
     finally:
         looker.close()
         hostile.reset()
@@ -210,11 +185,11 @@ def said(cluster: Cluster, api: Api) -> str:
 def on_disk(cluster: Cluster, since: float) -> list[tuple[Path, str]]:
     """What is on a disk, but for the store's own files."""
     store = cluster.root / "controlplane"
-    assert list(holding(store)) != []  # the search finds it where it is
-    found = list(holding(cluster.root, but=(store,)))
+    assert list(holding(store, CANARIES)) != []  # the search finds it where it is
+    found = list(holding(cluster.root, CANARIES, but=(store,)))
     inside = Path(f"/proc/{cluster.holder(NODE).pid}/root")
     for place in PLACES:  # as the node sees them; of the disk that it shares with this machine, what is new
-        found += holding(inside / place, since=since)
+        found += holding(inside / place, CANARIES, since=since)
     return found
 
 
@@ -224,7 +199,10 @@ def not_in_memory(cluster: Cluster) -> list[tuple[str, str, str]]:
     assert stat.S_IMODE(top.stat().st_mode) == 0o700
     mounts = [line.split() for line in Path(f"/proc/{holder}/mountinfo").read_text().splitlines()]
     kinds = {fields[4]: fields[fields.index("-") + 1] for fields in mounts}
-    found = [(f"/{path.relative_to(f'/proc/{holder}/root')}", what) for path, what in holding(top, over_mounts=True)]
+    found = [
+        (f"/{path.relative_to(f'/proc/{holder}/root')}", what)
+        for path, what in holding(top, CANARIES, over_mounts=True)
+    ]
     assert {what for _, what in found} >= {"env", "newer"}
     placed = [(path, what, kinds[max((at for at in kinds if below(path, [at])), key=len)]) for path, what in found]
     return [each for each in placed if each[2] != "tmpfs"]

@@ -28,7 +28,7 @@ def counters(cluster: Cluster, node: str) -> dict[str, int]:
         "files below run": _files(home),
         "files below state": _files(state),
     }
-    for kind, count in _descriptors(agent.pid).items():
+    for kind, count in descriptors(agent.pid).items():
         found[f"descriptors: {kind}"] = count
     for what, argv in (
         ("links", ["ip", "-o", "link"]),
@@ -65,7 +65,8 @@ def _files(top: Path) -> int:
     return sum(len(files) + len(below) for _, below, files in os.walk(top))
 
 
-def _descriptors(pid: int) -> dict[str, int]:
+def descriptors(pid: int) -> dict[str, int]:
+    """How many a process has of each kind."""
     found: dict[str, int] = {}
     for name in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(OSError):

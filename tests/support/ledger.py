@@ -2,49 +2,63 @@
 
     python -m tests.support.ledger CLUSTER_DIRECTORY NODE
 
-Follows every pod over a watch and looks at the node's processes all the time; for each line on its input it holds the
+Follows every pod over a watch and looks at the node's processes all the time. For each line on its input it holds the
 API against the host and answers with a line of JSON: {"happened": what went wrong since the last line, "now": what
-does not balance at present}; both are empty where all is well.
+does not balance at present}; both are empty where all is well. `settle` is answered once all balances and every pod
+has come to where it gets, or when that took too long. The end of the input is answered too.
 
 - L3 a pod's revisions rise without a double, its restart counts and its phase never go back;
 - L4 no pod uid and container name has two instances with processes at one time;
 - L5 an instance has one terminal record that never changes, 0 only with the reason Completed, and what the pod's
   annotations `ledger/<container>` expect (an exit code);
 - L6 a container begins as often as its restart count says, which for a pod with such annotations stays 0;
-- L7 everything on the node that is a pod's (pins, links, mounts, cgroups, conmon, addresses, directories, files) is a
-  pod's that the API knows.
+- L7 everything on the node that is a pod's (pins, links, mounts, cgroups, conmon, addresses in rules, directories,
+  files) is a pod's that the API knows, no pull is left half done, no child unreaped, and with the pods of the
+  beginning the agent has no more descriptors than it had then;
+- L8 no secret of the API with a value of some length is on the node's disk, in a daemon's log, in an argument or in a
+  pod as the API shows it;
+- L9 a pod with the annotation `ledger-serves` (a port) answers every request from when it is ready until it is deleted;
+- L10 what is to settle does so within 10 s of a machine that has nothing else to do.
 
-What is on its way out may be in "now" for a moment. Never changes anything.
+L1 and L2 are the store's: tests/support/writer.py. What is on its way out may be in "now" for a moment. Never changes
+anything.
 """
 
 from __future__ import annotations
 
-import contextlib
+import ipaddress
 import json
 import os
-import re
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from devcluster.cluster import Cluster
-from devcluster.commands import run
-from devcluster.proc import command_line, inside, pids
-from podplane.kinds import POD
+from devcluster.proc import command_line, pids
+from podplane.kinds import NODE, POD, SECRET
+from podplane.statuses import shown
 from podplane.v1 import pod_pb2
-from tests.support.api import Api
+from tests.support.api import Api, is_ready
+from tests.support.host import Host
+from tests.support.leaks import found_in, holding
+from tests.support.load import Load
+from tests.support.waiting import patient
 
-UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LONGEST = 4 * 3600.0
 """Seconds for which a ledger can be kept."""
+SETTLED = 10.0
+SECRET_LENGTH = 12
+"""Bytes from which on a value occurs nowhere by chance."""
+SERVES = "ledger-serves"
 _PHASES = ("", "Pending", "Running", "Succeeded", "Failed")
 _ENDS = {"Succeeded", "Failed"}
 _ANNOTATION = "ledger/"
-_WALKS = 20
-_CGROUPS = Path("/sys/fs/cgroup")
+
+Balance = dict[str, list[str]]
 
 
 class History:
@@ -107,94 +121,43 @@ class History:
             self.wrong.append(f"L5 {title}: ended with {found}, not {expected}")
 
 
-class Host:
-    """One node, from outside: its namespaces, cgroups and directories."""
+class Serving:
+    """Requests to one pod, from its node, as long as it is to serve."""
 
-    def __init__(self, cluster: Cluster, node: str) -> None:
-        self._cluster, self._node = cluster, node
-        holder = cluster.holder(node)
-        self._spaces = [holder.namespace("mnt")]
-        self._mounts = Path(f"/proc/{holder.pid}/mounts")
-        self._run = Path(f"/proc/{holder.pid}/root/run/podplane")
-        self._state = cluster.root / node
-        self._cgroup = cluster.cgroup(node)
+    def __init__(self, name: str, address: str, port: int, network: Path) -> None:
+        self._name, self._told = name, 0
+        self._load = Load(port, [address], workers=1, pin=network, pause=0.05)
 
-    def instances(self) -> dict[tuple[str, str], set[str]]:
-        """(pod uid, container) -> the instances with a process now."""
-        found: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for procs in _cgroups(f"*/{self._cgroup}/*/pod*/*/cgroup.procs"):
-            try:
-                if procs.read_text().strip():
-                    container, _, attempt = procs.parent.name.rpartition("_")
-                    found[procs.parent.parent.name.removeprefix("pod"), container].add(attempt)
-            except OSError:  # removed while it was read
-                continue
-        return found
+    @property
+    def done(self) -> int:
+        """How many have ended."""
+        return self._load.done
 
-    def begun(self, uid: str, container: str) -> int:
-        """How many instances of a container have written something."""
-        logs = self._state.glob(f"logs/*_{uid}/{container}/*.log")
-        return sum(1 for log in logs if log.stat().st_size)
+    def wrong(self) -> list[str]:
+        """What has failed since the last time."""
+        return self._tell(self._load.counted)
 
-    def traces(self) -> Iterator[tuple[str, str]]:
-        """(pod uid, what there is of it): everything on the node that names a pod."""
-        for line in self._mounts.read_text().splitlines():
-            point = Path(line.split()[1])
-            if point.is_relative_to("/run/podplane") or point.is_relative_to(self._state):
-                yield from _named("mount", str(point))
-        for root in (self._run, self._state):
-            for path in _entries(root):
-                yield from _named("file", str(path.relative_to(root)))
-        for group in _cgroups(f"*/{self._cgroup}/*/pod*"):
-            yield from _named("cgroup", str(group))
-        for pid in pids():
-            words = command_line(pid)
-            if words and words[0].endswith(("conmon", "crun", "runc")) and inside(pid, self._spaces):
-                yield from _named("process", f"{pid} {' '.join(words)}")
+    def end(self) -> list[str]:
+        """The same, once what is under way has ended."""
+        return self._tell(self._load.end())
 
-    def links(self) -> tuple[int, list[str]]:
-        """How many sandboxes have a network of their own, and the node's pod links."""
-        pins = sum(1 for path in self._run.glob("sandboxes/*/net") if not path.is_dir())
-        lines = run(self._cluster.inside(self._node, ["ip", "-o", "link"])).splitlines()
-        names = [line.split()[1].split("@")[0].rstrip(":") for line in lines]
-        return pins, [name for name in names if name.startswith("pp")]
-
-
-def _entries(directory: Path, depth: int = 4) -> Iterator[Path]:
-    """What is in a directory and below, but not below what names a pod: a root filesystem may be mounted there."""
-    try:
-        entries = list(os.scandir(directory))
-    except OSError:  # removed while it was read
-        return
-    for entry in entries:
-        path = Path(entry.path)
-        yield path
-        if depth and entry.is_dir(follow_symlinks=False) and not UID.search(entry.name):
-            yield from _entries(path, depth - 1)
-
-
-def _cgroups(pattern: str) -> list[Path]:
-    """What matches now. A cgroup that goes while the tree is walked ends the walk: then it is walked again."""
-    for _ in range(_WALKS):
-        with contextlib.suppress(FileNotFoundError):
-            return list(_CGROUPS.glob(pattern))
-    raise RuntimeError(f"{_CGROUPS}/{pattern} changed during each of {_WALKS} walks")
-
-
-def _named(kind: str, text: str) -> Iterator[tuple[str, str]]:
-    for uid in set(UID.findall(text)):
-        yield uid, f"{kind} {text}"
+    def _tell(self, counted: dict[str, Any]) -> list[str]:
+        more, self._told = counted["failed"] - self._told, counted["failed"]
+        return [f"L9 {self._name}: {more} requests failed: {counted['words']}"] if more else []
 
 
 class Ledger:
     """Follows one node of one cluster."""
 
     def __init__(self, cluster: Cluster, node: str, api: Api) -> None:
-        self._api, self._node = api, node
+        self._api, self._node, self._root = api, node, cluster.root
         self._host = Host(cluster, node)
         self._history = History()
         self._doubles: dict[str, None] = {}
         self._taken = 0
+        self._first: tuple[set[str], dict[str, int]] | None = None
+        self._searched = 0.0
+        self._serving: dict[str, Serving] = {}
         self._watch = api.watch(POD, seconds=LONGEST)
         threading.Thread(target=self._look, daemon=True).start()
 
@@ -205,21 +168,89 @@ class Ledger:
                     self._doubles[f"L4 pod {uid}: {container} has the instances {sorted(attempts)}"] = None
             time.sleep(0.02)
 
-    def balance(self) -> dict[str, list[str]]:
+    def balance(self) -> Balance:
         """What happened since the last time, and what does not balance now."""
         pods = {pod.metadata.uid: pod for pod in self._api.list(POD)}
         self._follow(max((int(pod.metadata.resourceVersion) for pod in pods.values()), default=0))
-        wrong: list[str] = []
-        for pod in pods.values():
-            wrong += self._restarted(pod)
-        known = {uid for uid, pod in pods.items() if pod.spec.nodeName == self._node}
-        wrong += sorted({f"L7 left over: {what}" for uid, what in self._host.traces() if uid not in known})
+        wrong = [words for pod in pods.values() for words in self._restarted(pod)]
+        known = {uid: pod for uid, pod in pods.items() if pod.spec.nodeName == self._node}
+        wrong += self._left(known)
+        self._history.wrong += [*self._doubles, *self._leaks(list(pods.values())), *self._failures(pods)]
+        self._doubles = {}
+        happened, self._history.wrong = self._history.wrong, []
+        return {"happened": happened, "now": wrong}
+
+    def settle(self) -> Balance:
+        """The balance once all is well; or what is not, after what L10 allows."""
+        began, happened = time.monotonic(), []
+        while True:
+            found = self.balance()
+            happened += found["happened"]
+            busy = [f"L10 {pod.metadata.name} is {shown(pod)}" for pod in self._api.list(POD) if not is_settled(pod)]
+            if not found["now"] and not busy:
+                return {"happened": happened, "now": []}
+            if time.monotonic() - began > limit():
+                return {"happened": happened, "now": [*found["now"], *busy]}
+            time.sleep(0.05)
+
+    def close(self) -> Balance:
+        """The last balance."""
+        found = self.balance()
+        found["happened"] += [words for serving in self._serving.values() for words in serving.end()]
+        return found
+
+    def _left(self, known: Mapping[str, pod_pb2.Pod]) -> list[str]:
+        wrong = sorted({f"L7 left over: {what}" for uid, what in self._host.traces() if uid not in known})
         pins, links = self._host.links()
         if len(links) != pins:
             wrong.append(f"L7 {pins} sandboxes with a network, and the links {links}")
-        happened, self._history.wrong = [*self._history.wrong, *self._doubles], []
-        self._doubles = {}
-        return {"happened": happened, "now": wrong}
+        network = ipaddress.ip_network(self._api.get(NODE, self._node, "").spec.podCIDR)
+        there = {pod.status.podIP for pod in known.values()} | {str(network[0]), str(network[1]), str(network[-1])}
+        wrong += [f"L7 a rule for {address}" for address in sorted(self._host.addresses(str(network)) - there)]
+        wrong += [f"L7 zombie: {what}" for what in self._host.zombies()]
+        wrong += [f"L7 half an image: {what}" for what in self._host.halves() if all(map(is_settled, known.values()))]
+        return wrong or self._descriptors(set(known))
+
+    def _descriptors(self, known: set[str]) -> list[str]:
+        found = self._host.descriptors()
+        if not found:
+            return []
+        self._first = self._first or (known, found)
+        uids, first = self._first
+        if known != uids:
+            return []
+        return [f"L7 descriptors: {found[kind]} of {kind}, {first.get(kind, 0)} at first"
+                for kind in found if found[kind] > first.get(kind, 0)]  # fmt: skip
+
+    def _leaks(self, pods: Sequence[pod_pb2.Pod]) -> Iterator[str]:
+        """Of secrets, in what has changed since the last time."""
+        canaries = {f"{secret.metadata.name}/{key}": value.decode(errors="ignore") for secret in self._api.list(SECRET)
+                    for key, value in secret.data.items() if len(value) >= SECRET_LENGTH}  # fmt: skip
+        since, self._searched = self._searched, time.time() - 1
+        for path, what in holding(self._root, canaries, but=(self._root / "controlplane",), since=since):
+            yield f"L8 {what} is in {path}"
+        for pod in pods:
+            yield from (
+                f"L8 {what} is in pod {pod.metadata.name}" for what in found_in(pod.SerializeToString(), canaries)
+            )
+        for pid in pids():
+            words = command_line(pid)
+            yield from (
+                f"L8 {what} is in {words[0]}'s arguments" for what in found_in(" ".join(words).encode(), canaries)
+            )
+
+    def _failures(self, pods: Mapping[str, pod_pb2.Pod]) -> Iterator[str]:
+        """Of requests, and begin to ask who serves from now on."""
+        for uid, pod in pods.items():
+            port = pod.metadata.annotations.get(SERVES)
+            if port and uid not in self._serving and is_ready(pod):
+                self._serving[uid] = Serving(pod.metadata.name, pod.status.podIP, int(port), self._host.network)
+        for uid in [
+            uid for uid in self._serving if uid not in pods or pods[uid].metadata.HasField("deletionTimestamp")
+        ]:
+            self._serving.pop(uid).end()
+        for serving in self._serving.values():
+            yield from serving.wrong()
 
     def _follow(self, revision: int) -> None:
         """Take in what the watch has brought, which is at least up to `revision`."""
@@ -244,13 +275,24 @@ class Ledger:
                 yield f"L6 {title}: {begun} instances began, {status.restartCount} restarts are told"
 
 
+def limit() -> float:
+    """Seconds that L10 allows now: a busy machine gives its daemons only their share."""
+    return patient(SETTLED) * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def is_settled(pod: pod_pb2.Pod) -> bool:
+    """Whether a pod is where it gets by itself: nothing of it is on its way."""
+    return not pod.metadata.HasField("deletionTimestamp") and (pod.status.phase in _ENDS or is_ready(pod))
+
+
 def main(root: str, node: str) -> None:
-    """A balance for each line of the input."""
+    """A balance for each line of the input, and for its end."""
     cluster = Cluster(Path(root))
     with Api(cluster.server, cluster.certificate_authority, cluster.token_file.read_text()) as api:
         ledger = Ledger(cluster, node, api)
-        for _line in sys.stdin:
-            print(json.dumps(ledger.balance()), flush=True)
+        for line in sys.stdin:
+            print(json.dumps(ledger.settle() if line.strip() == "settle" else ledger.balance()), flush=True)
+        print(json.dumps(ledger.close()), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Requests on new connections, as fast as they go, by a process of its own; every one that fails is told.
 
-    python -m tests.support.load PORT WORKERS ADDRESS...
+    python -m tests.support.load PORT WORKERS PAUSE ADDRESS...
 
-Each worker asks the addresses in turn until the input ends; then, with no request under way, one line of JSON:
-{"done": requests, "failed": how many of them, "words": the first few failures}. Before that, a line a second.
+Each worker asks the addresses in turn, PAUSE seconds apart, until the input ends; then, with no request under way, one
+line of JSON: {"done": requests, "failed": how many of them, "words": the first few failures}. Before that, a line a
+second.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ async def _ask(address: str, port: int) -> None:
         raise OSError(f"answered {answer[:60]!r}")
 
 
-async def _worker(count: _Count, addresses: Sequence[str], port: int, stop: asyncio.Event) -> None:
+async def _worker(count: _Count, addresses: Sequence[str], port: int, pause: float, stop: asyncio.Event) -> None:
     for address in itertools.cycle(addresses):
         if stop.is_set():
             return
@@ -58,16 +59,18 @@ async def _worker(count: _Count, addresses: Sequence[str], port: int, stop: asyn
             if len(count.words) < _SHOWN:
                 count.words.append(f"{address}: {error!r}")
         count.done += 1
+        if pause:
+            await asyncio.sleep(pause)
 
 
-async def _main(port: int, workers: int, addresses: Sequence[str]) -> None:
+async def _main(port: int, workers: int, pause: float, addresses: Sequence[str]) -> None:
     count, stop = _Count(), asyncio.Event()
     loop = asyncio.get_running_loop()
     threading.Thread(target=lambda: (sys.stdin.read(), loop.call_soon_threadsafe(stop.set)), daemon=True).start()
     async with asyncio.TaskGroup() as group:
         for number in range(workers):
             turned = [*addresses[number % len(addresses) :], *addresses[: number % len(addresses)]]
-            group.create_task(_worker(count, turned, port, stop))
+            group.create_task(_worker(count, turned, port, pause, stop))
         while not stop.is_set():
             print(count.line(), flush=True)
             try:
@@ -81,10 +84,13 @@ async def _main(port: int, workers: int, addresses: Sequence[str]) -> None:
 class Load:
     """The process, and what it has counted so far."""
 
-    def __init__(self, port: int, addresses: Sequence[str], workers: int = 8, pin: Path | None = None) -> None:
+    def __init__(
+        self, port: int, addresses: Sequence[str], workers: int = 8, pin: Path | None = None, pause: float = 0.0
+    ) -> None:
         """`pin`: the network namespace to ask from."""
         within = [] if pin is None else ["nsenter", f"--net={pin}"]
-        argv = [*within, sys.executable, "-m", "tests.support.load", str(port), str(workers), *addresses]
+        argv = [*within, sys.executable, "-m", "tests.support.load", str(port), str(workers), str(pause),
+                *addresses]  # fmt: skip
         checkout = Path(__file__).resolve().parents[2]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=checkout)
         self.counted: dict[str, Any] = {"done": 0, "failed": 0, "words": []}
@@ -113,4 +119,4 @@ class Load:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))
+    asyncio.run(_main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]))
