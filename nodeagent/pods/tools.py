@@ -36,15 +36,16 @@ class Deadlines:
     sandbox: float = 30.0
     volumes: float = 120.0
     pull: float = 1800.0
-    create: float = 90.0
+    create: float = 120.0
     start: float = 60.0
     signal: float = 10.0
     remove: float = 60.0
 
     @classmethod
     def within(cls, runtime: float) -> Self:
-        """More than the runtime itself is given (`runtime`: seconds to create a container): it says what is late."""
-        return cls(create=1.5 * runtime, start=runtime, remove=runtime)
+        """More than the runtime itself is given (`runtime`: seconds to create a container), also to take back what it
+        has begun: it says what is late."""
+        return cls(create=2 * runtime, start=runtime, remove=runtime)
 
 
 @dataclass(frozen=True, slots=True)
