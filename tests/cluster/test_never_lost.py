@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +15,11 @@ from devcluster.cluster import Cluster
 from devcluster.proc import command_line, pids
 from nodeagent.pods.journal import frames
 from nodeagent.runtime.conmon import LOG_LIMIT
+from podplane.kinds import EVENT, POD
 from podplane.kinds import NODE as NODE_KIND
-from podplane.kinds import POD
 from podplane.statuses import shown
 from podplane.v1 import node_pb2, pod_pb2
-from tests.support.api import Api
+from tests.support.api import Api, is_ready
 from tests.support.network import connects
 from tests.support.objects import pod
 from tests.support.programs import replaced
@@ -34,8 +35,17 @@ def make(api: Api) -> Iterator[Make]:
     """Creates pods on one node, which are gone after the test."""
     names: list[str] = []
 
-    def create(name: str, script: str, policy: str = "Always") -> pod_pb2.Pod:
-        made = pod(name, "/bin/sh", "-c", script, nodeName=NODE, terminationGracePeriodSeconds=0, restartPolicy=policy)
+    def create(
+        name: str,
+        script: str,
+        policy: str = "Always",
+        resources: Mapping[str, Mapping[str, str]] | None = None,
+        **spec: Any,
+    ) -> pod_pb2.Pod:
+        made = pod(name, "/bin/sh", "-c", script, nodeName=NODE, terminationGracePeriodSeconds=0, restartPolicy=policy,
+                   **spec)  # fmt: skip
+        for what, quantities in (resources or {}).items():
+            getattr(made.spec.containers[0].resources, what).update(quantities)
         names.append(name)
         found: pod_pb2.Pod = api.create(made)
         return found
@@ -64,7 +74,7 @@ def conmon_of(uid: str, container: str = "main") -> int:
 def in_pod(cluster: Cluster, uid: str) -> set[int]:
     """The processes of a pod."""
     found: set[int] = set()
-    for procs in Path("/sys/fs/cgroup/pids").glob(f"{cluster.cgroup(NODE)}/*/pod{uid}/*/cgroup.procs"):
+    for procs in Path("/sys/fs/cgroup/pids").glob(f"{cluster.cgroup(NODE)}/**/pod{uid}/*/cgroup.procs"):
         with contextlib.suppress(OSError):
             found.update(map(int, procs.read_text().split()))
     return found
@@ -90,59 +100,120 @@ def test_a_container_whose_conmon_was_killed_is_ended_and_told_as_unknown(
 
 
 HANGS = """
-case "$*" in *_hangs_*create*|*create*_hangs_*) exec sleep 98765.4;; esac
+for id; do :; done  # the last argument
+case "$*" in
+  *" create "*_at-create_*) exec sleep 98765.4;;
+  *" create "*_at-start_*) "$REAL" "$@" || exit; exec rm /run/podplane/oci/$id/exec.fifo;;
+  *" create "*_at-delete_*) "$REAL" "$@"; exec sleep 98765.4;;
+  *" start "*_at-start_*|*" delete "*_at-delete_*|*" exec "*_at-exec_*) exec sleep 98765.4;;
+esac
 exec "$REAL" "$@"
 """
+"""By the container's name. Without its fifo crun is asked to start what the agent starts by itself otherwise; and to
+delete what it has created without coming back."""
+
+
+def hung(step: str) -> pod_pb2.Pod:
+    """A pod whose container meets a runtime that hangs at a step."""
+    made = pod(f"stuck-{step}", nodeName=NODE, terminationGracePeriodSeconds=0)
+    container = made.spec.containers[0]
+    container.name = f"at-{step}"
+    if step == "exec":
+        container.readinessProbe.exec.command.append("/bin/true")
+        container.readinessProbe.periodSeconds = 1
+    return made
 
 
 @pytest.mark.timeout(180)
 def test_a_runtime_that_hangs_holds_up_its_own_pod_only(cluster: Cluster, api: Api, make: Make) -> None:
     make("steady", "exec sleep 600")
     before = main(api.running("steady"))
+    stuck = [hung(step) for step in ("create", "start", "delete", "exec")]
     with replaced(cluster, NODE, "crun", HANGS, {"PODPLANE_RUNTIME_REQUEST_TIMEOUT": "6s"}):
         cluster.await_ready(3)
-        stuck = pod("stuck", nodeName=NODE, terminationGracePeriodSeconds=0)
-        stuck.spec.containers[0].name = "hangs"
-        api.create(stuck)
+        agent, known = cluster.process(NODE), len(cluster.log(NODE).read_text())
+        for made in stuck:
+            api.create(made)
         try:
             # Others come and go meanwhile.
-            eventually(lambda: hanging() != [], what="the runtime that hangs")
+            eventually(lambda: len(hanging()) >= len(stuck), what="the runtimes that hang")
             make("passer-by", "exec sleep 600")
             api.running("passer-by", seconds=6)
             api.delete(POD, "passer-by", grace=0)
             api.gone(POD, "passer-by", seconds=6)
-            found = api.pod_when("stuck", lambda found: shown(found) == "CreateContainerError")
-            assert "the runtime did not create the container within 6 s" in main(found).state.waiting.message
+            for name, status, words in (
+                ("stuck-create", "CreateContainerError", "the runtime did not create the container within 6 s"),
+                ("stuck-delete", "CreateContainerError", "the runtime did not create the container within 6 s"),
+                ("stuck-start", "RunContainerError", "cannot start container: crun did not end within 3 s"),
+            ):
+                found = api.pod_when(name, lambda found, status=status: shown(found) == status)  # type: ignore[misc]
+                assert words in main(found).state.waiting.message
+            eventually(lambda: "crun did not end within 3 s" in cluster.log(NODE).read_text()[known:], what="a delete")
+            unhealthy = eventually(lambda: told(api, "stuck-exec", "Unhealthy"), what="the probe's failure")
+            assert unhealthy[0].startswith("Readiness probe failed: command timed out")
+            assert not is_ready(api.get(POD, "stuck-exec"))
+            assert cluster.process(NODE) == agent
         finally:
-            api.delete(POD, "stuck", grace=0)
-            api.gone(POD, "stuck", seconds=30)
-        eventually(lambda: hanging() == [], what="the end of the runtime that hung")
-        assert main(api.running("steady")) == before
+            for made in stuck:
+                api.delete(POD, made.metadata.name, grace=0)
+    for made in stuck:  # with a runtime that answers
+        api.gone(POD, made.metadata.name, seconds=30)
+    eventually(lambda: hanging() == [], what="the end of the runtimes that hung")
+    assert main(api.running("steady")) == before
+
+
+def told(api: Api, name: str, reason: str) -> list[str]:
+    """The messages of the events with that reason about a pod."""
+    events = [event for event in api.list(EVENT, "default") if event.involvedObject.name == name]
+    return [event.message for event in events if event.reason == reason]
 
 
 def hanging() -> list[int]:
     return [pid for pid in pids() if "98765.4" in command_line(pid)]
 
 
-OLD = """
-case "$1" in --version) echo conmon version 2.0.25; exit;; esac
-exec "$REAL" "$@"
+BAD = """#!/bin/sh
+case "$1" in --version) echo conmon version VERSION; exit;; esac
+echo no such luck >&2; exit 1
 """
 
 
 @pytest.mark.timeout(120)
-def test_a_node_whose_conmon_is_too_old_is_not_ready_and_says_so(cluster: Cluster, api: Api, make: Make) -> None:
-    make("steady", "exec sleep 600")
+def test_a_node_whose_conmon_is_too_old_broken_or_missing_is_not_ready_and_says_so(
+    cluster: Cluster, api: Api, make: Make
+) -> None:
+    stays = [{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]  # however long that takes
+    make("steady", "exec sleep 600", tolerations=stays)
     before = main(api.running("steady"))
-    with replaced(cluster, NODE, "conmon", OLD):
-        ready = eventually(lambda: readiness(api, "False"), what="the node's word that it is not ready")
-        assert ready.reason == "ContainerRuntimeNotReady"
-        assert "conmon is version 2.0, at least 2.1 is needed" in ready.message
-        make("waiting", "exec sleep 600")
+    with replaced(cluster, NODE, "conmon", BAD.replace("VERSION", "2.0.25")) as wrapper:
+        not_ready(api, "conmon is version 2.0, at least 2.1 is needed")
+        make("waiting", "exec sleep 600", tolerations=stays)
+        wrapper.write_text(BAD.replace("VERSION", "2.1.6"))
+        again(cluster)
+        not_ready(api, "the test container failed: conmon failed: no such luck")
+        wrapper.chmod(0o644)
+        again(cluster)
+        not_ready(api, "conmon is not installed: install the package conmon")
     eventually(lambda: readiness(api, "True"), what="a node that is ready again")
     # What ran before ran on, and what waited has its turn.
     api.running("waiting")
     assert main(api.running("steady")) == before
+
+
+def again(cluster: Cluster) -> None:
+    """The next agent."""
+    cluster.kill(NODE)
+    cluster.start_node(NODE)
+
+
+def not_ready(api: Api, words: str) -> None:
+    """Return once the node says that it is not ready because of its runtime, in these words."""
+
+    def probe() -> bool:
+        found = readiness(api, "False")
+        return found is not None and found.reason == "ContainerRuntimeNotReady" and words in found.message
+
+    eventually(probe, what=f"the node's word: {words}")
 
 
 def readiness(api: Api, status: str) -> node_pb2.NodeCondition | None:
@@ -272,3 +343,55 @@ def test_an_init_container_that_runs_out_of_memory_is_told(api: Api, make: Make)
     finally:
         api.delete(POD, "greedy", grace=0)
         api.gone(POD, "greedy")
+
+
+def test_a_pods_start_is_told_step_by_step_and_why_its_sandbox_cannot_be_made(api: Api, make: Make) -> None:
+    tuned = pod("untunable", nodeName=NODE, terminationGracePeriodSeconds=0)
+    tuned.spec.securityContext.sysctls.add(name="net.ipv4.ip_local_port_range", value="none")
+    api.create(tuned)
+    try:
+        make("steps", "exec sleep 600")
+        api.running("steps")
+        steps = ("Pulled", "Created", "Started")
+        eventually(lambda: all(told(api, "steps", reason) for reason in steps), what="the steps")
+        said = {reason: told(api, "steps", reason) for reason in steps}
+        assert said == {
+            "Pulled": ['Container image "host" already present on machine'],
+            "Created": ["Created container main"],
+            "Started": ["Started container main"],
+        }
+        (words, *_) = eventually(lambda: told(api, "untunable", "FailedCreatePodSandBox"), what="why it has none")
+        assert words.startswith("Failed to create pod sandbox: ")
+        assert "net.ipv4.ip_local_port_range" in words
+        assert shown(api.get(POD, "untunable")) == "ContainerCreating"
+    finally:
+        api.delete(POD, "untunable", grace=0)
+        api.gone(POD, "untunable")
+
+
+ASKED: dict[str, dict[str, dict[str, str]]] = {
+    "Guaranteed": {"limits": {"cpu": "50m", "memory": "64Mi"}},
+    "Burstable": {"requests": {"memory": "64Mi"}},
+    "BestEffort": {},
+}
+
+
+def test_each_qos_class_has_its_cgroup_and_its_place_in_the_kernels_choice(
+    cluster: Cluster, api: Api, make: Make
+) -> None:
+    place = {"Guaranteed": "", "Burstable": "burstable/", "BestEffort": "besteffort/"}
+    uids = {qos: make(qos.lower(), "exec sleep 600", resources=ASKED[qos]).metadata.uid for qos in place}
+    agent = cluster.process(NODE)
+    assert agent is not None
+    own = int(Path(f"/proc/{agent.pid}/oom_score_adj").read_text())
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # Without CAP_SYS_RESOURCE nobody may go below what it has itself.
+    wanted = {"Guaranteed": {-997, max(-997, own)}, "BestEffort": {1000}}
+    wanted["Burstable"] = {max(3, min(999, 1000 - 1000 * (64 << 20) // memory))}
+    for qos, uid in uids.items():
+        assert api.running(qos.lower()).status.qosClass == qos
+        (pid, *_) = in_pod(cluster, uid)
+        groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        (group,) = {line.rpartition(":")[2] for line in groups if ":memory:" in line or ":pids:" in line}
+        assert group == f"/{cluster.cgroup(NODE)}/{place[qos]}pod{uid}/main_0"
+        assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) in wanted[qos], qos

@@ -14,10 +14,11 @@ from devcluster.commands import run
 @contextmanager
 def replaced(
     cluster: Cluster, node: str, program: str, script: str, environment: Mapping[str, str] | None = None
-) -> Iterator[None]:
+) -> Iterator[Path]:
     """An agent of the node to which `program` is a shell script, where $REAL is the real one; then one as before.
 
-    Only the node's mounts change. `environment`: what the agent has meanwhile beside its own.
+    The script's file may be changed meanwhile. Only the node's mounts change. `environment`: what the agent has
+    meanwhile beside its own.
     """
     found = shutil.which(program)
     assert found is not None, f"{program} is not installed"
@@ -30,7 +31,7 @@ def replaced(
     run(cluster.inside(node, ["mount", "--bind", wrapper, place]))
     try:
         cluster.start_node(node, environment)
-        yield
+        yield wrapper
     finally:
         cluster.kill(node)
         run(cluster.inside(node, ["umount", place]))
