@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +17,13 @@ from podplane.kinds import POD, SECRET
 from podplane.statuses import shown
 from podplane.v1 import config_pb2, pod_pb2
 from tests.support.api import Api, Watch
-from tests.support.hostile import Hostile, Request, say
+from tests.support.archives import Packed, directory, file, link, pack
+from tests.support.host import Host
+from tests.support.hostile import Gate, Hostile, Request, say
 from tests.support.images import BUSYBOX
 from tests.support.objects import pod
 from tests.support.registry import Registry
+from tests.support.waiting import eventually
 
 NODE = "node-2"
 BACK_OFF = re.compile(r'Back-off pulling image "(\S+)": .+; next try at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ')
@@ -141,3 +146,80 @@ def test_a_damaged_image_is_said_and_pulled_again_by_those_who_ask(
         api.running("again")
     finally:
         damaged.write_bytes(kept)
+
+
+def sized(name: str) -> Packed:
+    """An image of one layer that no other test has had, and of more than a megabyte."""
+    program = file("bin/busybox", Path("/usr/bin/busybox").read_bytes(), 0o755)
+    return pack([[directory("bin"), program, link("bin/sleep", "busybox"), file(name, os.urandom(200_000))]])
+
+
+def test_one_pull_serves_all_who_wait_and_says_how_far_it_is(
+    cluster: Cluster, api: Api, watch: Watch, faulty: Hostile
+) -> None:
+    image = f"{cluster.address}:{faulty.port}/shared/image:1"
+    faulty.image, gate = sized("shared"), Gate(150_000)
+    faulty.faults["layer"] = gate
+    names = [f"sharer-{number}" for number in range(3)]
+    for name in names:
+        api.create(imaged(name, image))
+    words = re.compile(rf'Pulling image "{re.escape(image)}": (\S+) KiB of \d\.\d MiB')
+    for name in names:
+        found = watch.wait(lambda event, name=name: _pulled(event.object, name, words))  # type: ignore[misc]
+        assert shown(found.object) == "ContainerCreating"
+    gate.open()
+    for name in names:
+        api.running(name)
+    assert faulty.count("layer") == 1
+
+
+def _pulled(found: pod_pb2.Pod, name: str, words: re.Pattern[str]) -> bool:
+    if found.metadata.name != name or not found.status.containerStatuses:
+        return False
+    said = words.fullmatch(found.status.containerStatuses[0].state.waiting.message)
+    return said is not None and 100 < float(said[1]) < 200
+
+
+def removed(cluster: Cluster, since: int) -> str:
+    """What the agent said of images that it has removed."""
+    lines = cluster.log(NODE).read_text()[since:].splitlines()
+    return "\n".join(line for line in lines if "removed image" in line)
+
+
+COLLECT = {
+    "PODPLANE_IMAGE_GC_HIGH_THRESHOLD": "1",
+    "PODPLANE_IMAGE_GC_LOW_THRESHOLD": "0",
+    "PODPLANE_IMAGE_MINIMUM_GC_AGE": "0s",
+}
+
+
+def test_an_image_goes_when_the_disk_is_full_unless_a_pod_has_it(
+    cluster: Cluster, api: Api, watch: Watch, faulty: Hostile
+) -> None:
+    """Any disk is, by a threshold of 1 %; what is left behind is that a pod can still be made of the one image only."""
+    host = f"{cluster.address}:{faulty.port}"
+    images = {name: f"{host}/{name}/image:1" for name in ("used", "unused")}
+    uids = {}
+    for name, image in images.items():
+        faulty.image = sized(name)
+        uids[name] = api.create(imaged(name, image)).metadata.uid
+        api.running(name)
+    api.delete(POD, "unused", grace=0)
+    traces = Host(cluster, NODE).traces
+    eventually(lambda: uids["unused"] not in {uid for uid, _ in traces()}, what="the end of all that is made of it")
+    cluster.kill(NODE)
+    said = len(cluster.log(NODE).read_text())
+    cluster.start_node(NODE, COLLECT)
+    try:
+        eventually(lambda: images["unused"] in removed(cluster, said), what="its end")
+        for name, image in images.items():
+            made = imaged(f"again-{name}", image)
+            made.spec.containers[0].imagePullPolicy = "Never"
+            api.create(made)
+        api.running("again-used")
+        _shown(watch, "again-unused", "ErrImageNeverPull")
+        assert api.running("used").status.containerStatuses[0].restartCount == 0
+        assert images["used"] not in removed(cluster, said)
+    finally:
+        cluster.kill(NODE)
+        cluster.start_node(NODE)
