@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -77,6 +79,49 @@ def test_a_pod_that_is_restarted_backs_off(api: Api, make: Make, policy: str, co
     assert f"; last exit: {ended}, exit code {code}; next try at " in message
     finished, tried = main(found).lastState.terminated.finishedAt, datetime.fromisoformat(message.rpartition(" ")[2])
     assert 9 <= tried.timestamp() - finished.ToNanoseconds() / 1e9 <= 10
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(240)
+def test_the_back_off_doubles_from_one_restart_to_the_next(api: Api, make: Make) -> None:
+    watch = api.watch(POD, "default")
+    try:
+        make(pod("doubling", "/bin/sh", "-c", "exit 1"))
+        api.pod_when("doubling", lambda found: main(found).restartCount == 4, seconds=150)
+        api.pod_when("doubling", lambda found: shown(found) in ("Error", "CrashLoopBackOff"))
+        ends = {}
+        for event in watch:
+            for state in (main(event.object).state.terminated, main(event.object).lastState.terminated):
+                if state.containerID:
+                    ends[state.containerID] = (seconds(state.startedAt), seconds(state.finishedAt))
+    finally:
+        watch.close()
+    instances = sorted(ends.values())
+    waits = [began - ended for (_, ended), (began, _) in pairwise(instances)]
+    assert len(waits) == 4
+    for wait, least in zip(waits, (0, 10, 20, 40), strict=True):
+        assert least <= wait < least + 3, waits
+
+
+def test_a_failed_init_container_is_run_again_before_anything_else(api: Api, make: Make) -> None:
+    once = "echo tried; [ -e /dev/shm/tried ] || { touch /dev/shm/tried; exit 3; }"
+    watch = api.watch(POD, "default")
+    try:
+        made = make(pod("retried", init=[["/bin/sh", "-c", once], ["/bin/true"]]))
+        found = api.running("retried")
+        first, second = found.status.initContainerStatuses
+        assert (first.restartCount, first.lastState.terminated.exitCode) == (1, 3)
+        assert (first.state.terminated.reason, first.state.terminated.exitCode) == ("Completed", 0)
+        assert (second.restartCount, main(found).restartCount) == (0, 0)
+        assert first.state.terminated.finishedAt.ToNanoseconds() <= second.state.terminated.startedAt.ToNanoseconds()
+        seen = {shown(event.object) for event in watch if event.object.metadata.uid == made.metadata.uid}
+        assert seen >= {"Init:Error", "Init:1/2", "Running"}
+    finally:
+        watch.close()
+
+
+def seconds(stamp: Any) -> float:
+    return float(stamp.ToNanoseconds()) / 1e9
 
 
 def test_a_failed_init_container_of_a_pod_without_restarts_fails_it(api: Api, make: Make) -> None:
