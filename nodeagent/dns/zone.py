@@ -2,7 +2,7 @@
 
     <service>.<namespace>.svc.<domain>                     A: the cluster IP; headless: each ready endpoint; or CNAME
     <hostname or a-b-c-d>.<service>.<namespace>.svc.…      A: the endpoints of that name
-    _<port>._<protocol>.<service>.<namespace>.svc.…        SRV
+    _<port>._<protocol>.<service>.<namespace>.svc.…        SRV; without port and protocol: of all ports
     a-b-c-d.<namespace>.pod.<domain>                       A: that address, if it is one of the pods' range
     d.c.b.a.in-addr.arpa                                   PTR
 
@@ -13,14 +13,14 @@ kubernetes/dns docs/specification.md 1.1.0; where it is silent CoreDNS's kuberne
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from nodeagent.ipv4 import number
 from nodeagent.proxy.services import SERVICE_NAME
-from podplane.v1.endpointslice_pb2 import Endpoint, EndpointSlice
-from podplane.v1.service_pb2 import Service
+from podplane.v1.endpointslice_pb2 import Endpoint, EndpointPort, EndpointSlice
+from podplane.v1.service_pb2 import Service, ServicePort
 
 VERSION = "1.1.0"
 """Of the specification."""
@@ -29,6 +29,8 @@ REVERSE = ("in-addr", "arpa")
 Key = tuple[str, str]
 """(namespace, name)"""
 Labels = tuple[str, ...]
+Port = tuple[str, str]
+"""Name and protocol, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +145,10 @@ class Zone:
             return found and _of_kind(found, kind)
         if labels[-len(self._suffix) :] != self._suffix:
             return None
-        return _of_kind(self._named(labels[: -len(self._suffix)]), kind)
+        return _of_kind(self._named(labels[: -len(self._suffix)], kind), kind)
 
-    def _named(self, rest: Labels) -> Answer:
-        """All records below the domain that have this name."""
+    def _named(self, rest: Labels, kind: str) -> Answer:
+        """The records below the domain that have this name; of some kinds only where they are asked for."""
         match rest:
             case ():
                 return self._apex()
@@ -162,7 +164,7 @@ class Zone:
                 return self._pod(dashed, namespace)
             case (*below, service, namespace, "svc"):
                 found = self._services.get((namespace, service))
-                return NO_NAME if found is None else self._service(found, tuple(below))
+                return NO_NAME if found is None else self._service(found, tuple(below), kind)
         return NO_NAME
 
     def _apex(self) -> Answer:
@@ -179,16 +181,21 @@ class Zone:
         name = f"{dashed}.{namespace}.pod.{self.domain}"
         return Answer((Record(name, "A", (str(IPv4Address(address)),)),))
 
-    def _service(self, service: Service, below: Labels) -> Answer:
+    def _service(self, service: Service, below: Labels, kind: str) -> Answer:
         name = self._name_of(service)
         if service.spec.type == "ExternalName":
             target = service.spec.externalName.rstrip(".")
             return NO_NAME if below else Answer((Record(name, "CNAME", (target,)),))
+        # Clients that look for peers (Hazelcast, JGroups) ask for all ports so.
+        if kind == "SRV" and len(below) < 2:
+            every = self._ports(service, ".".join((*below, name)), None, *below)
+            if every.records:
+                return every
         match below:
             case ():
                 return self._portal(service, name)
             case (port, protocol) if port[:1] == protocol[:1] == "_":
-                return self._ports(service, name, port[1:], protocol[1:])
+                return self._ports(service, f"{port}.{protocol}.{name}", (port[1:], protocol[1:]))
             case (protocol,) if protocol.startswith("_"):
                 used = {f"_{port.protocol.lower() or 'tcp'}" for port in service.spec.ports if port.name}
                 return NO_DATA if protocol in used else NO_NAME
@@ -204,23 +211,20 @@ class Zone:
             return NO_NAME
         return Answer((Record(name, "A", (service.spec.clusterIP,)),))
 
-    def _ports(self, service: Service, name: str, port: str, protocol: str) -> Answer:
-        owner = f"_{port}._{protocol}.{name}"
-        if not is_headless(service):
-            numbers = [
-                each.port
-                for each in service.spec.ports
-                if each.name == port and (each.protocol or "TCP").lower() == protocol
-            ]
+    def _ports(self, service: Service, owner: str, port: Port | None, host: str = "") -> Answer:
+        """SRV of one port, or (None) of all; host: those of the endpoints of that name."""
+        name = self._name_of(service)
+        if not host and not is_headless(service):
+            numbers = _numbers(service.spec.ports, port)
             records = [Record(owner, "SRV", (0, 100, number, name)) for number in numbers]
             return Answer(tuple(records), self._portal(service, name).records) if records else NO_NAME
         srv: dict[Record, None] = {}
         extra: dict[Record, None] = {}
         for end, item in self._endpoints(service):
-            target = f"{_hostname(end)}.{name}"
-            for each in item.ports:
-                if each.name == port and (each.protocol or "TCP").lower() == protocol:
-                    srv[Record(owner, "SRV", (0, 100, each.port, target))] = None
+            if host in ("", hostname := _hostname(end)):
+                target = f"{hostname}.{name}"
+                for number in _numbers(item.ports, port):
+                    srv[Record(owner, "SRV", (0, 100, number, target))] = None
                     extra[Record(target, "A", (end.addresses[0],))] = None
         return Answer(tuple(srv), tuple(extra)) if srv else NO_NAME
 
@@ -283,6 +287,11 @@ def _of_kind(found: Answer, kind: str) -> Answer:
 def _found(records: Iterable[Record]) -> Answer:
     each = tuple(dict.fromkeys(records))
     return Answer(each) if each else NO_NAME
+
+
+def _numbers(ports: Sequence[ServicePort] | Sequence[EndpointPort], wanted: Port | None) -> list[int]:
+    """The numbers of one port, or (None) of all."""
+    return [each.port for each in ports if each.port and wanted in (None, (each.name, each.protocol.lower() or "tcp"))]
 
 
 def _hostname(end: Endpoint) -> str:

@@ -41,6 +41,11 @@ def found(zone: Zone, name: str, kind: str = "A") -> set[tuple[str | int, ...]]:
             "SRV",
             {(0, 100, 8080, f"db-0.db.{SVC}"), (0, 100, 8080, f"10-77-2-3.db.{SVC}")},
         ),
+        # where the specification is silent, as CoreDNS has it: all ports, of a service or of one endpoint
+        (f"web.{SVC}", "SRV", {(0, 100, 80, f"web.{SVC}"), (0, 100, 53, f"web.{SVC}")}),
+        (f"db.{SVC}", "SRV", {(0, 100, 8080, f"db-0.db.{SVC}"), (0, 100, 8080, f"10-77-2-3.db.{SVC}")}),
+        (f"db-0.db.{SVC}", "SRV", {(0, 100, 8080, f"db-0.db.{SVC}")}),
+        (f"10-77-1-5.web.{SVC}", "SRV", {(0, 100, 8080, f"10-77-1-5.web.{SVC}")}),
         ("2.1.77.10.in-addr.arpa", "PTR", {(f"db-0.db.{SVC}",)}),
         ("5.1.77.10.in-addr.arpa", "PTR", {(f"10-77-1-5.web.{SVC}",)}),
         # 2.5: an external name, whatever is asked
@@ -61,7 +66,8 @@ def test_a_name_of_the_cluster_has_its_records(name: str, kind: str, data: set[t
     ("name", "kind"),
     [
         (f"web.{SVC}", "AAAA"),
-        (f"web.{SVC}", "SRV"),
+        (f"bare.{SVC}", "SRV"),
+        (f"_tcp.web.{SVC}", "SRV"),
         (f"db.{SVC}", "AAAA"),
         (f"db-0.db.{SVC}", "TXT"),
         (f"_tcp.web.{SVC}", "A"),
@@ -91,6 +97,9 @@ def test_a_name_without_records_of_the_type_is_no_unknown_name(name: str, kind: 
         (f"db-2.db.{SVC}", "A"),
         (f"a.b.web.{SVC}", "A"),
         (f"a.b.c.web.{SVC}", "A"),
+        (f"db-0.b.db.{SVC}", "SRV"),
+        (f"db-2.db.{SVC}", "SRV"),
+        (f"none.{SVC}", "SRV"),
         (f"_https._tcp.web.{SVC}", "SRV"),
         (f"_http._udp.web.{SVC}", "SRV"),
         (f"_udp.db.{SVC}", "A"),
@@ -122,9 +131,10 @@ def test_srv_records_bring_the_addresses_that_they_lead_to() -> None:
         Record(f"db-0.db.{SVC}", "A", ("10.77.1.2",)),
         Record(f"10-77-2-3.db.{SVC}", "A", ("10.77.2.3",)),
     }
-    portal = ask(zone(), f"_http._tcp.web.{SVC}", "SRV")
-    assert portal is not None
-    assert portal.extra == (Record(f"web.{SVC}", "A", ("10.96.0.10",)),)
+    for name in (f"_http._tcp.web.{SVC}", f"web.{SVC}"):
+        portal = ask(zone(), name, "SRV")
+        assert portal is not None
+        assert portal.extra == (Record(f"web.{SVC}", "A", ("10.96.0.10",)),)
 
 
 def test_answers_follow_endpoints_and_services() -> None:

@@ -52,11 +52,12 @@ def slice_of(name: str, *ends: tuple[str, str, bool], port: int = 8080, number: 
 
 
 def zone() -> Zone:
-    """web: a cluster IP. db: headless, one named and one not ready. all: headless, publishes every endpoint. none: has
-    no endpoint. out, in, round: external names, to the world, to web and to itself."""
+    """web: a cluster IP. bare: one without ports. db: headless, one named and one not ready. all: headless, publishes
+    every endpoint. none: has no endpoint. out, in, round: external names, to the world, to web and to itself."""
     made = Zone(DOMAIN, "10.77.1.1", RANGES)
     made.put_service(service("web", "10.96.0.10", ("http", "TCP", 80), ("dns", "UDP", 53)))
     made.put_slice(slice_of("web", ("10.77.1.5", "", True)))
+    made.put_service(service("bare", "10.96.0.12"))
     made.put_service(service("db", "None", ("http", "TCP", 80)))
     made.put_slice(slice_of("db", ("10.77.1.2", "db-0", True), ("10.77.2.3", "", True), ("10.77.2.4", "db-2", False)))
     every = service("all", "None", ("http", "TCP", 80))
