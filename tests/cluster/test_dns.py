@@ -29,6 +29,11 @@ spec: {selector: {app: db}, ports: [{name: sql, port: 5432}]}
 ---
 apiVersion: v1
 kind: Service
+metadata: {name: every, namespace: default}
+spec: {clusterIP: None, publishNotReadyAddresses: true, selector: {told: always}, ports: [{name: sql, port: 5432}]}
+---
+apiVersion: v1
+kind: Service
 metadata: {name: alias, namespace: default}
 spec: {type: ExternalName, externalName: front.default.svc.cluster.local}
 """
@@ -50,7 +55,7 @@ while True:
 
 @pytest.fixture
 def database(api: Api) -> Iterator[Callable[[str, str], str]]:
-    """Makes pods behind both services, called by their hostname; returns a pod's address."""
+    """Makes pods behind the services, called by their hostname; `db-9` never ready; returns a pod's address."""
     made: list[str] = []
     for service in manifest(SERVICES):
         api.create(service)
@@ -58,15 +63,19 @@ def database(api: Api) -> Iterator[Callable[[str, str], str]]:
     def make(name: str, node: str) -> str:
         db = pod(name, hostname=name, subdomain="db", nodeName=node)
         db.metadata.labels["app"] = "db"
+        if name != "db-0":
+            db.metadata.labels["told"] = "always"
+        if name == "db-9":
+            db.spec.containers[0].readinessProbe.exec.command.append("/bin/false")
         api.create(db)
         made.append(name)
-        return str(api.running(name).status.podIP)
+        return str(api.pod_when(name, lambda found: found.status.phase == "Running").status.podIP)
 
     yield make
     for name in made:
         if api.find(POD, name) is not None:
             api.delete(POD, name, grace=0)
-    for name in ("db", "front", "alias"):
+    for name in ("db", "front", "every", "alias"):
         api.delete(SERVICE, name)
     for name in made:
         api.gone(POD, name)
@@ -96,7 +105,7 @@ def resolves(api: Api, expected: dict[str, str]) -> None:
 def test_pods_resolve_services_and_one_another_by_their_short_names(
     api: Api, cluster: Cluster, database: Callable[[str, str], str]
 ) -> None:
-    first, second = database("db-0", "node-1"), database("db-1", "node-2")
+    first, second, never = database("db-0", "node-1"), database("db-1", "node-2"), database("db-9", "node-2")
     portal = api.get(SERVICE, "front").spec.clusterIP
     names = [
         "front",
@@ -105,6 +114,8 @@ def test_pods_resolve_services_and_one_another_by_their_short_names(
         "alias",
         "db",
         "db-1.db",
+        "db-9.db",
+        "every",
         "none.default.svc.cluster.local.",
         first,
         portal,
@@ -119,6 +130,8 @@ def test_pods_resolve_services_and_one_another_by_their_short_names(
             "alias": portal,
             "db": ",".join(sorted((first, second))),
             "db-1.db": second,
+            "db-9.db": "gaierror",
+            "every": ",".join(sorted((second, never))),
             "none.default.svc.cluster.local.": "gaierror",
             first: "db-0.db.default.svc.cluster.local",
             portal: "front.default.svc.cluster.local",
@@ -126,7 +139,7 @@ def test_pods_resolve_services_and_one_another_by_their_short_names(
         resolves(api, expected)
         # Answers follow the endpoints.
         api.delete(POD, "db-1", grace=0)
-        gone = expected | {"db": first, "db-1.db": "gaierror"}
+        gone = expected | {"db": first, "db-1.db": "gaierror", "every": never}
         resolves(api, gone)
     finally:
         api.delete(POD, "asker", grace=0)

@@ -22,8 +22,8 @@ from nodeagent.sandbox.network import Network
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
 from podplane.v1.session_pb2 import ObjectChange
-from tests.net.kernel import NODE, World, command, inside, traces
-from tests.nodeagent.dns.world import service, slice_of
+from tests.net.kernel import CLIENT, NODE, World, command, inside, traces
+from tests.nodeagent.dns.world import Outside, says, service, slice_of
 
 PODS, CLUSTER, SERVICES = "10.77.1.0/24", "10.77.0.0/16", "10.96.0.0/16"
 GATEWAY, A = "10.77.1.1", "10.77.1.2"
@@ -132,6 +132,25 @@ def test_a_node_whose_only_server_is_this_one_asks_nobody(world: World) -> None:
         assert 'podplane_agent_dns_queries_total{source="nobody",rcode="SERVFAIL"} 1' in shown
 
     on_node(world, scenario)
+
+
+def test_other_names_are_the_nodes_servers_to_say_and_are_kept_when_these_are_gone(world: World) -> None:
+    async def scenario(node: Node) -> None:
+        await node.serves()
+        node.resolv.write_text(f"nameserver {CLIENT}\n")
+        assert addresses(await node.ask(node.pod, "www.example.com.")) == {"203.0.113.7"}
+        assert outside.asked == ["www.example.com. IN A"] * 2  # of the first answer, by UDP, some was cut off
+        outside.close()
+        for tcp in (False, True):
+            assert addresses(await node.ask(node.pod, "WWW.example.com.", tcp=tcp)) == {"203.0.113.7"}
+        assert (await node.ask(node.pod, "ftp.example.com.", timeout=10)).rcode() == dns.rcode.SERVFAIL
+
+    said = says("www.example.com. 60 IN A 203.0.113.7", cut=True)
+    outside = inside(world.client, lambda: Outside(said, (CLIENT, 53)))
+    try:
+        on_node(world, scenario)
+    finally:
+        outside.close()
 
 
 def test_a_port_that_somebody_has_is_the_problem_until_he_goes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,12 +75,12 @@ Reply = Callable[[dns.message.Message, bool], "dns.message.Message | bytes | Non
 
 
 class Outside:
-    """A DNS server of the rest of the world, on loopback, by UDP and TCP."""
+    """A DNS server of the rest of the world, by UDP and TCP."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.asked: list[str] = []
         self._reply = reply
-        self._stream = socket.create_server(("127.0.0.1", 0))
+        self._stream = socket.create_server(address)
         self.address: tuple[str, int] = self._stream.getsockname()
         self._datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._datagrams.bind(self.address)
