@@ -18,6 +18,11 @@ def patient(seconds: float) -> float:
     return seconds * SLOWNESS
 
 
+def promised(seconds: float) -> float:
+    """A time that the product keeps on a machine of its own, stretched by how many want each core of this one."""
+    return patient(seconds) * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def eventually(probe: Callable[[], T | None], seconds: float = 30.0, what: str = "") -> T:
     """The first true value of `probe`; AssertionError with its last one after `seconds`."""
     deadline = time.monotonic() + patient(seconds)
