@@ -9,6 +9,7 @@ podplane_request_seconds{method}          how long calls of one answer took (his
 podplane_open_streams{method}             streams that are open; watchers are those of methods .../Watch
 podplane_node_sessions                    nodes that are connected
 podplane_scheduler_queue_pods{queue}      pods that wait: active, backoff, unschedulable, binding
+podplane_controller_queue{controller}     objects that wait to be looked at: deployments, replicasets, endpoints ...
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from controlplane.api.grpc_server import Gate
+from controlplane.controllers import Queues
 from controlplane.nodes import Sessions
 from controlplane.objects import Objects
 from controlplane.scheduler import Scheduler
@@ -25,7 +27,13 @@ from podplane.metrics import Registry, Values
 
 
 def describe(
-    registry: Registry, log: Log, objects: Objects, gate: Gate, sessions: Sessions, scheduler: Scheduler
+    registry: Registry,
+    log: Log,
+    objects: Objects,
+    gate: Gate,
+    sessions: Sessions,
+    scheduler: Scheduler,
+    controllers: Queues,
 ) -> None:
     """Add every metric but the gate's own, which counts requests itself."""
     commits = registry.counter("podplane_store_commits_total", "Groups of writes that were synced to disk.")
@@ -41,6 +49,8 @@ def describe(
     registry.gauge("podplane_open_streams", "Streams that are open.", gate.open_streams, ("method",))
     registry.gauge("podplane_node_sessions", "Nodes that are connected.", lambda: len(sessions.connected()))
     registry.gauge("podplane_scheduler_queue_pods", "Pods without a node.", lambda: _queues(scheduler), ("queue",))
+    words = "Objects that wait to be looked at by a controller."
+    registry.gauge("podplane_controller_queue", words, lambda: _depths(controllers), ("controller",))
 
 
 def _objects(objects: Objects) -> Mapping[Values, float]:
@@ -49,3 +59,7 @@ def _objects(objects: Objects) -> Mapping[Values, float]:
 
 def _queues(scheduler: Scheduler) -> Mapping[Values, float]:
     return {(name,): depth for name, depth in scheduler.depths().items()}
+
+
+def _depths(queues: Queues) -> Mapping[Values, float]:
+    return {(controller,): len(queue) for controller, queue in queues.items()}

@@ -36,7 +36,7 @@ from controlplane.api.paging import Pager
 from controlplane.api.streaming import InteractiveStreams
 from controlplane.commands import is_initialised, server_names, uninitialised
 from controlplane.config import Address, Config
-from controlplane.controllers import start_all
+from controlplane.controllers import Queues, start_all
 from controlplane.metrics import describe
 from controlplane.nodes import NodeSettings, Sessions
 from controlplane.nodes.service import NodeService
@@ -87,7 +87,8 @@ class ControlPlane:
         self.gate = Gate(
             Authenticator(Tokens(config.state / "tokens")), Authorizer(self.sessions.hub.placement), self.metrics
         )
-        describe(self.metrics, log, objects, self.gate, self.sessions, self.scheduler)
+        self.queues: Queues = {}
+        describe(self.metrics, log, objects, self.gate, self.sessions, self.scheduler, self.queues)
         self.port = 0
         self.node_port = 0
         self._server = grpc.aio.server(options=list(SERVER_OPTIONS))
@@ -168,7 +169,7 @@ class ControlPlane:
         self.tasks.start(self.gate.run(), name="gate")
         self.tasks.start(self.sessions.run(), name="node-sessions")
         self.tasks.start(self.scheduler.run(), name="scheduler")
-        start_all(self.objects, self.sessions, self.config, self.tasks)
+        start_all(self.objects, self.sessions, self.config, self.tasks, self.queues)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; TaskEnded where a background task ends before."""

@@ -209,7 +209,7 @@ class Agent:
         tools = self._tools(runtime)
         pods = Pods(tools, self._outbox, self._tasks, self._machine.allocatable, lambda: self._evictor.short)
         await recover(tools, pods)
-        self._metrics.describe_pods(pods.phases)
+        self._metrics.describe_pods(pods.phases, lambda: pods.depth)
         self._tasks.start(pods.route_exits(), name="exits")
         self._tasks.start(pods.route_losses(), name="lost sandboxes")
         self._tasks.start(tools.prober.run(), name="probes")

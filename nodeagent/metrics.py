@@ -66,10 +66,11 @@ class Metrics:
         """Show what is being pulled."""
         self.registry.gauge("podplane_agent_image_pulls", "Pulls in progress, or waiting to download.", pulling)
 
-    def describe_pods(self, phases: Callable[[], Iterable[str]]) -> None:
-        """Show how many pods are in each phase."""
+    def describe_pods(self, phases: Callable[[], Iterable[str]], waiting: Callable[[], int]) -> None:
+        """Show how many pods are in each phase, and how many events their workers have yet to take in."""
 
         def count() -> dict[tuple[str, ...], float]:
             return {(phase,): number for phase, number in Counter(phases()).items()}
 
         self.registry.gauge("podplane_agent_pods", "Pods of this node by phase.", count, ("phase",))
+        self.registry.gauge("podplane_agent_pod_events", "Events that pods' workers have not taken in yet.", waiting)

@@ -14,7 +14,10 @@ from http import HTTPStatus
 
 from podplane.metrics import CONTENT_TYPE, Registry
 
-METRICS_HELP = "where to serve /metrics and /healthz, in clear and to anyone who can connect; :PORT is loopback only"
+METRICS_HELP = (
+    "where to serve /metrics and /healthz, in clear and to anyone who can connect; :PORT is loopback only; "
+    "default: nowhere"
+)
 
 _LIMIT = 8192  # bytes of a request
 _SECONDS = 5.0  # that a client has for all of it

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from controlplane.controllers import deployment, endpoints, garbage, namespaces, nodes, replicaset
+from controlplane.controllers.queue import WorkQueue
 from controlplane.controllers.recorder import Recorder
 from controlplane.objects import Objects
 from podplane.tasks import Tasks
@@ -23,10 +24,22 @@ class Settings(Protocol):
         """Seconds of silence after which a node is not ready."""
 
 
+Queues = dict[str, WorkQueue[Any]]
+"""What waits to be looked at, by controller. The node controller looks at all nodes at once, and has none."""
+
+
 def start_all(
-    objects: Objects, sessions: nodes.Heard, settings: Settings, tasks: Tasks, clock: Callable[[], float] = time.time
+    objects: Objects,
+    sessions: nodes.Heard,
+    settings: Settings,
+    tasks: Tasks,
+    queues: Queues,
+    clock: Callable[[], float] = time.time,
 ) -> None:
-    """Start every controller as a named task; one that ends ends the daemon."""
+    """Start every controller as a named task; one that ends ends the daemon. Adds their queues to `queues`."""
+
+    def queue(controller: str) -> WorkQueue[Any]:
+        return queues.setdefault(controller, WorkQueue())
 
     def recorder(component: str) -> Recorder:
         made = Recorder(objects, component, clock)
@@ -34,9 +47,9 @@ def start_all(
         return made
 
     sets, deployments, lifecycle = map(recorder, ("replicaset-controller", "deployment-controller", "node-controller"))
-    tasks.start(namespaces.run(objects), name="namespace controller")
-    tasks.start(replicaset.run(objects, sets, clock), name="replicaset controller")
-    tasks.start(deployment.run(objects, deployments, clock), name="deployment controller")
-    tasks.start(endpoints.run(objects), name="endpoints controller")
+    tasks.start(namespaces.run(objects, queue("namespaces")), name="namespace controller")
+    tasks.start(replicaset.run(objects, queue("replicasets"), sets, clock), name="replicaset controller")
+    tasks.start(deployment.run(objects, queue("deployments"), deployments, clock), name="deployment controller")
+    tasks.start(endpoints.run(objects, queue("endpoints")), name="endpoints controller")
     tasks.start(nodes.run(objects, sessions, lifecycle, settings.node_grace, clock), name="node controller")
-    tasks.start(garbage.run(objects, clock), name="garbage controller")
+    tasks.start(garbage.run(objects, queue("garbage"), clock), name="garbage controller")

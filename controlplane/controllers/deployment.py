@@ -82,9 +82,11 @@ def _recreate(
     return None
 
 
-async def run(objects: Objects, recorder: Recorder, clock: Callable[[], float] = time.time) -> None:
+async def run(
+    objects: Objects, queue: WorkQueue[ObjectKey], recorder: Recorder, clock: Callable[[], float] = time.time
+) -> None:
     """Control all deployments, for ever."""
-    await _Controller(objects, recorder, clock).run()
+    await _Controller(objects, recorder, clock).run(queue)
 
 
 class _Controller:
@@ -95,8 +97,7 @@ class _Controller:
         self._sets = Owned(objects, REPLICA_SET)
         self._pods = Owned(objects, POD)
 
-    async def run(self) -> None:
-        queue: WorkQueue[ObjectKey] = WorkQueue()
+    async def run(self, queue: WorkQueue[ObjectKey]) -> None:
         sources = [
             Source(DEPLOYMENT, lambda event: [key_of(event.stored.obj)]),
             Source(REPLICA_SET, self._set_keys),

@@ -45,9 +45,9 @@ class _Index:
         return self._by_label.get((namespace, name, value), set())
 
 
-async def run(objects: Objects) -> None:
+async def run(objects: Objects, queue: WorkQueue[ObjectKey]) -> None:
     """Control the slices of all services, for ever."""
-    await _Controller(objects).run()
+    await _Controller(objects).run(queue)
 
 
 class _Controller:
@@ -56,8 +56,7 @@ class _Controller:
         self._pods = _Index()
         self._services = _Index()
 
-    async def run(self) -> None:
-        queue: WorkQueue[ObjectKey] = WorkQueue()
+    async def run(self, queue: WorkQueue[ObjectKey]) -> None:
         sources = [
             Source(SERVICE, self._service_keys),
             Source(POD, self._pod_keys),

@@ -34,10 +34,10 @@ _Key = tuple[str, str, str]
 """kind, namespace, name."""
 
 
-async def run(objects: Objects, clock: Callable[[], float] = time.time) -> None:
+async def run(objects: Objects, queue: WorkQueue[_Key], clock: Callable[[], float] = time.time) -> None:
     """Collect garbage, for ever."""
     async with asyncio.TaskGroup() as group:
-        group.create_task(_Owners(objects).run(), name="garbage: owners")
+        group.create_task(_Owners(objects).run(queue), name="garbage: owners")
         group.create_task(_sweep_for_ever(Sweeper(objects), clock), name="garbage: sweeps")
 
 
@@ -48,8 +48,7 @@ class _Owners:
         self._objects = objects
         self._dependents: defaultdict[str, set[_Key]] = defaultdict(set)
 
-    async def run(self) -> None:
-        queue: WorkQueue[_Key] = WorkQueue()
+    async def run(self, queue: WorkQueue[_Key]) -> None:
         sources = [Source(kind, self._keys) for kind in KINDS.values() if kind is not EVENT]
         await control("garbage", self._objects, queue, self.reconcile, sources=sources, everything=self._everything)
 

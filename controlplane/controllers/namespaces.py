@@ -33,9 +33,8 @@ async def ensure(objects: Objects) -> None:
             continue
 
 
-async def run(objects: Objects) -> None:
+async def run(objects: Objects, queue: WorkQueue[str]) -> None:
     """Control all namespaces, for ever."""
-    queue: WorkQueue[str] = WorkQueue()
 
     async def reconcile(name: str) -> float | None:
         return await _finish(objects, name)

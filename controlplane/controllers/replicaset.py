@@ -27,9 +27,11 @@ from podplane.kinds import POD, REPLICA_SET
 from podplane.v1 import apps_pb2, pod_pb2
 
 
-async def run(objects: Objects, recorder: Recorder, clock: Callable[[], float] = time.time) -> None:
+async def run(
+    objects: Objects, queue: WorkQueue[ObjectKey], recorder: Recorder, clock: Callable[[], float] = time.time
+) -> None:
     """Control all ReplicaSets, for ever."""
-    await _Controller(objects, recorder, clock).run()
+    await _Controller(objects, recorder, clock).run(queue)
 
 
 class _Controller:
@@ -40,8 +42,7 @@ class _Controller:
         self._pods = Owned(objects, POD)
         self._sets = Owned(objects, REPLICA_SET)
 
-    async def run(self) -> None:
-        queue: WorkQueue[ObjectKey] = WorkQueue()
+    async def run(self, queue: WorkQueue[ObjectKey]) -> None:
         sources = [Source(REPLICA_SET, self._set_keys), Source(POD, self._pod_keys)]
         await control("replicasets", self._objects, queue, self.reconcile, sources=sources, everything=self._everything)
 

@@ -246,6 +246,11 @@ class Pods:
         """The phase of every pod of which the node has a trace."""
         return (trace.phase for trace in self.traces())
 
+    @property
+    def depth(self) -> int:
+        """How many events wait for the pods' workers."""
+        return sum(worker.depth for worker in self._workers.values())
+
     def traces(self) -> list[PodTrace]:
         """Every pod of which the node has a trace."""
         states = [*(worker.state for worker in self._workers.values()), *self._gone.values()]

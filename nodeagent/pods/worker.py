@@ -57,6 +57,11 @@ class PodWorker:
         """What recovery found of the pod's sandbox."""
         self._performer.sandbox = sandbox
 
+    @property
+    def depth(self) -> int:
+        """How many events wait."""
+        return len(self._events)
+
     def post(self, event: did.Event) -> None:
         """Have the machine take an event in, after those that were posted before."""
         self._events.append(event)

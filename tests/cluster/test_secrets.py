@@ -176,6 +176,7 @@ def said(cluster: Cluster, api: Api) -> str:
     for where, enter in zip(METRICS, ([], cluster.inside(NODE, [])), strict=True):
         objects.append(run([*enter, *fetch, f"http://{where}/metrics"]))
         assert "podplane_" in objects[-1]
+    assert "podplane_agent_pod_events " in objects[-1]
     for probe in ("readiness", "liveness"):
         assert f'podplane_agent_probe_results_total{{probe="{probe}",result="successful"}}' in objects[-1]
     objects += [log.read_text() for log in (cluster.root / "logs").iterdir()]

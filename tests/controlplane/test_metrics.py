@@ -44,6 +44,7 @@ async def test_a_control_plane_tells_what_it_has_done(tmp_path: Path) -> None:
         assert values['podplane_request_seconds_count{method="/podplane.v1.ConfigMaps/Create"}'] == "1"
         assert values['podplane_open_streams{method="/podplane.v1.ConfigMaps/Watch"}'] == "1"
         assert values['podplane_objects{kind="ConfigMap"}'] == "1"
+        assert values['podplane_controller_queue{controller="deployments"}'] == "0"
         assert values["podplane_store_revision"] == str(plane.control.log.revision)
         assert int(values["podplane_store_writes_total"]) >= int(values["podplane_store_commits_total"]) >= 1
         assert values["podplane_node_sessions"] == "0"

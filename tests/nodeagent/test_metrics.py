@@ -8,7 +8,7 @@ from nodeagent.metrics import Metrics
 def test_pods_steps_session_and_outbox_are_shown() -> None:
     metrics = Metrics()
     metrics.describe(lambda: True, lambda: 3)
-    metrics.describe_pods(lambda: ["Running", "Running", "Pending"])
+    metrics.describe_pods(lambda: ["Running", "Running", "Pending"], lambda: 2)
     metrics.restarts.add(by=2)
     metrics.starts.observe(0.07)
     metrics.steps.observe(0.004, "CreateSandbox")
@@ -17,6 +17,7 @@ def test_pods_steps_session_and_outbox_are_shown() -> None:
     assert {
         'podplane_agent_pods{phase="Running"} 2',
         'podplane_agent_pods{phase="Pending"} 1',
+        "podplane_agent_pod_events 2",
         "podplane_agent_session_open 1",
         "podplane_agent_outbox_frames 3",
         "podplane_agent_container_restarts_total 2",

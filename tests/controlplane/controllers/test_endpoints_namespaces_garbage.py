@@ -68,7 +68,7 @@ def test_finished_pods_and_those_without_address_have_no_endpoint() -> None:
 
 
 async def test_slices_follow_the_pods_and_go_with_the_service(world: World) -> None:
-    world.start(endpoints.run(world.objects))
+    world.start(endpoints.run(world.objects, WorkQueue()))
     made = service()
     made.metadata.ClearField("uid")
     await world.objects.create(made)
@@ -102,7 +102,7 @@ async def test_slices_follow_the_pods_and_go_with_the_service(world: World) -> N
 
 
 async def test_a_deleted_namespace_is_emptied_and_goes(world: World) -> None:
-    world.start(namespaces.run(world.objects))
+    world.start(namespaces.run(world.objects, WorkQueue()))
     await world.until(lambda: world.objects.cache.get(NAMESPACE, "", "kube-system"))
     made = namespace_pb2.Namespace(apiVersion="v1", kind="Namespace")
     made.metadata.name = "team"

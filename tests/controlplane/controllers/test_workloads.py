@@ -8,6 +8,7 @@ from functools import partial
 
 from controlplane.controllers import deployment, garbage, replicaset
 from controlplane.controllers.facts import controller_of, is_active, is_ready
+from controlplane.controllers.queue import WorkQueue
 from controlplane.controllers.recorder import Recorder
 from podplane.kinds import DEPLOYMENT, EVENT, POD, REPLICA_SET
 from podplane.v1 import apps_pb2
@@ -29,8 +30,8 @@ def start(world: World) -> list[asyncio.Task[None]]:
     recorder = Recorder(world.objects, "test")
     return [
         world.start(recorder.run()),
-        world.start(deployment.run(world.objects, recorder, time.time)),
-        world.start(replicaset.run(world.objects, recorder, time.time)),
+        world.start(deployment.run(world.objects, WorkQueue(), recorder, time.time)),
+        world.start(replicaset.run(world.objects, WorkQueue(), recorder, time.time)),
     ]
 
 
@@ -187,7 +188,7 @@ async def test_an_orphan_is_adopted_and_a_relabelled_pod_is_released_and_replace
 
 async def test_deleting_a_deployment_takes_its_sets_and_pods_along(world: World) -> None:
     start(world)
-    world.start(garbage.run(world.objects))
+    world.start(garbage.run(world.objects, WorkQueue()))
     world.start(world.play_nodes())
     await world.objects.create(web(3))
     await world.until(lambda: complete(world, "one", 3))
@@ -197,7 +198,7 @@ async def test_deleting_a_deployment_takes_its_sets_and_pods_along(world: World)
 
 async def test_foreground_deletion_ends_the_deployment_after_its_pods(world: World) -> None:
     start(world)
-    world.start(garbage.run(world.objects))
+    world.start(garbage.run(world.objects, WorkQueue()))
     agents = world.start(world.play_nodes())
     await world.objects.create(web(2))
     await world.until(lambda: complete(world, "one", 2))
@@ -214,7 +215,7 @@ async def test_foreground_deletion_ends_the_deployment_after_its_pods(world: Wor
 
 async def test_orphaning_leaves_the_replica_set_without_owner(world: World) -> None:
     tasks = start(world)
-    world.start(garbage.run(world.objects))
+    world.start(garbage.run(world.objects, WorkQueue()))
     world.start(world.play_nodes())
     await world.objects.create(web(1))
     await world.until(lambda: complete(world, "one", 1))
