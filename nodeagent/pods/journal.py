@@ -197,6 +197,7 @@ class Journal:
         self._kept: dict[str, tuple[Any, ...]] = {}
         self._begun: dict[str, Instances] = {}
         self._later: set[asyncio.Task[None]] = set()
+        self._noting: dict[str, asyncio.Task[None]] = {}
         self._number = max((*self._boot.numbers.values(), *self._durable.numbers.values()), default=0)
         self._syncing: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
@@ -229,6 +230,13 @@ class Journal:
             self._note(state.uid, record, running)
         failpoints.hit("journal:after")
 
+    def noting(self, uid: str) -> asyncio.Task[None] | None:
+        """What is on its way to the disk of the pod, or None. Nobody may be told before: it might happen twice.
+
+        Awaiting it never fails, where it is shielded from a cancellation: what cannot be written has been logged.
+        """
+        return self._noting.get(uid)
+
     async def _keep(self, uid: str, record: Record, number: int) -> None:
         try:
             self._durable.append(uid, record, number)
@@ -237,7 +245,7 @@ class Journal:
             raise NotDurable(error.errno, f"cannot write to journal {self._durable.path}: {error.strerror}") from error
 
     def _note(self, uid: str, record: Record, running: Instances) -> None:
-        """Write down what runs, and let nobody wait until it is on the disk: that is some milliseconds later."""
+        """Write down what runs; on the disk it is a millisecond or so later (`noting`), and the next step may begin."""
         try:
             self._durable.append(uid, record, self._number)
         except OSError as error:  # the next record tries again
@@ -245,7 +253,7 @@ class Journal:
                         self._durable.path, error.strerror, uid)  # fmt: skip
             return
         self._begun[uid] = running
-        task = asyncio.create_task(self._sync_soon(uid), name="journal-begun")
+        self._noting[uid] = task = asyncio.create_task(self._sync_soon(uid), name="journal-begun")
         self._later.add(task)
         task.add_done_callback(self._later.discard)
 
@@ -255,6 +263,9 @@ class Journal:
         except OSError as error:
             self._begun.pop(uid, None)
             log.warning("cannot sync journal %s: %s", self._durable.path, error.strerror)
+        finally:
+            if self._noting.get(uid) is asyncio.current_task():  # a later one may have come in its place
+                del self._noting[uid]
 
     def forget(self, uid: str) -> None:
         """Nothing of the pod is left. Not synced, and no failure where it cannot be written: a record without a spec

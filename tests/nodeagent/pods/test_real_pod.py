@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -15,12 +17,13 @@ from nodeagent.paths import Paths
 from nodeagent.pods.addresses import Addresses
 from nodeagent.pods.clock import Clock
 from nodeagent.pods.events import VolumesReady
-from nodeagent.pods.journal import Journal
+from nodeagent.pods.journal import Journal, frames
 from nodeagent.pods.kept import KeptPods, Origin
 from nodeagent.pods.manager import Pods
 from nodeagent.pods.objects import Objects
 from nodeagent.pods.outbox import Outbox
 from nodeagent.pods.recovery import recover
+from nodeagent.pods.state import UP
 from nodeagent.pods.tools import NodeFacts, Tools
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.images import ImageStore
@@ -156,6 +159,35 @@ async def test_a_pod_waits_for_its_config_map_runs_and_ends_without_a_trace(agen
             await asyncio.sleep(0.02)
     agent.pods.remove("uid-1", 0)
     await agent.until(lambda status: status.containerStatuses[0].state.HasField("terminated"))
+    assert await gone(agent) == []
+
+
+async def test_nobody_is_told_of_a_start_that_is_not_on_the_disk(
+    agent: OneAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut in between would let the pod begin once more, as if for the first time."""
+    slow, ready, real = threading.Event(), threading.Event(), os.fdatasync
+
+    def sync(file: int) -> None:
+        *_, (_, last) = frames(agent.paths.durable_journal.read_bytes())
+        if any(app["stage"] in UP for app in last["state"]["apps"]):
+            slow.set()
+            assert ready.wait(DEADLINE)
+        real(file)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    agent.objects.apply(config_map("hello"))
+    agent.pods.put(a_pod("exec sleep 600"))
+    told = asyncio.create_task(agent.until(lambda status: status.containerStatuses[0].state.HasField("running")))
+    try:
+        assert await asyncio.to_thread(slow.wait, DEADLINE)
+        assert agent.runtime.pid("uid-1_app_0") is not None
+        done, _ = await asyncio.wait({told}, timeout=0.2)
+        assert not done
+    finally:
+        ready.set()
+    assert is_ready(await told)
+    agent.pods.remove("uid-1", 0)
     assert await gone(agent) == []
 
 
