@@ -75,7 +75,7 @@ async def test_nothing_is_left_after_remove_but_the_log(node: Node, runtime: Con
     assert [str(p) for p in node.state.rglob("*") if request.id in str(p)] == []
     assert request.id not in Path("/proc/self/mountinfo").read_text()
     assert all(not path.exists() for path in Cgroups.detect().paths(request.cgroup))
-    assert not any(request.id in line for line in _command_lines())
+    assert not any(str(node.run) in line for line in _command_lines())
     assert node.log(request) == "kept\n"
 
 
@@ -427,7 +427,7 @@ async def test_a_cancelled_creation_leaves_nothing(node: Node, runtime: Containe
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not (node.run / "containers" / request.id).exists()
-    assert not any(request.id in line for line in _command_lines())
+    assert not any(str(node.run) in line for line in _command_lines())
 
 
 async def test_a_missing_program_is_named_with_its_package(
@@ -458,6 +458,7 @@ async def test_exec_runs_as_the_container_does(node: Node, runtime: ContainerRun
 
 
 def _command_lines() -> list[str]:
+    """Those of the whole machine, where other tests may run containers of the same names."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
