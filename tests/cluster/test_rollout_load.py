@@ -12,6 +12,7 @@ from devcluster.cluster import Cluster
 from podplane.kinds import DEPLOYMENT, POD, SERVICE
 from tests.support.api import Api
 from tests.support.load import Load
+from tests.support.network import own_mode_afterwards, restart_in
 from tests.support.objects import manifest
 from tests.support.waiting import eventually
 
@@ -97,24 +98,27 @@ def is_at(api: Api, version: int) -> bool:
     return versions == [str(version)] * 3 and status.availableReplicas == status.updatedReplicas == 3
 
 
-def roll(api: Api, times: int) -> None:
-    """So many rolling updates, each to its end."""
-    for version in range(1, times + 1):
+def roll(api: Api, *versions: int) -> None:
+    """Rolling updates to these versions, each to its end."""
+    for version in versions:
         api.apply(deployed(version))
         eventually(lambda version=version: is_at(api, version), 120, f"version {version}")  # type: ignore[misc]
 
 
 @pytest.mark.timeout(300)
-def test_a_rolling_update_loses_no_request(api: Api, loaded: Load) -> None:
-    roll(api, 2)
-    counted = loaded.end()
+def test_rolling_updates_lose_no_request_in_either_mode_nor_between(cluster: Cluster, api: Api, loaded: Load) -> None:
+    roll(api, 1)
+    with own_mode_afterwards(cluster):
+        restart_in(cluster, "nftables", "loaded")
+        roll(api, 2)
+        counted = loaded.end()
     assert counted["done"] > 500
     assert counted["failed"] == 0, counted["words"]
 
 
 @pytest.mark.deep
 def test_twenty_rolling_updates_lose_none_of_200_000_requests(api: Api, loaded: Load) -> None:
-    roll(api, 20)
+    roll(api, *range(1, 21))
     eventually(lambda: loaded.done >= 200_000, 900, "200,000 requests")
     counted = loaded.end()
     assert counted["done"] >= 200_000

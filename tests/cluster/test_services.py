@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,8 +14,8 @@ from devcluster.cluster import Cluster
 from podplane.kinds import POD, SERVICE
 from podplane.v1 import pod_pb2
 from tests.support.api import Api
+from tests.support.network import restart_in
 from tests.support.objects import manifest
-from tests.support.terminal import podctl
 from tests.support.waiting import eventually
 
 # Answers its name on two TCP ports and one UDP port, and asks what its first argument names, again and again.
@@ -152,10 +151,7 @@ def test_nodes_change_their_mode_and_leave_nothing_of_the_one_before(
     traces = {"iptables": "PODPLANE-", "nftables": "podplane-services"}
     try:
         for mode, other in (("nftables", "iptables"), ("iptables", "nftables")):
-            for node in cluster.nodes:
-                cluster.stop(node)
-                cluster.start_node(node, {"PODPLANE_PROXY_MODE": mode})
-            eventually(partial(_works_in, cluster, mode), 30, f"every node in mode {mode}")
+            restart_in(cluster, mode, "many")
             for node in cluster.nodes:
                 both = partial(_gathers, partial(outside, cluster.node_address(node), 30071), set())
                 eventually(both, 15, f"both servers behind {node}'s port in mode {mode}")
@@ -170,12 +166,6 @@ def test_nodes_change_their_mode_and_leave_nothing_of_the_one_before(
             cluster.stop(node)
             cluster.start_node(node)
         raise
-
-
-def _works_in(cluster: Cluster, mode: str) -> bool:
-    done = podctl(cluster, "why", "service", "many", "-o", "json")
-    found = json.loads(done.stdout) if done.returncode == 0 else {"nodes": [{}]}
-    return all(row.get("rules", {}).get("mode") == mode for row in found["nodes"])
 
 
 def _gathers(ask: Callable[[], str], answers: set[str]) -> bool:
