@@ -130,8 +130,13 @@ class Flow:
 
     def ask(self) -> str:
         """Who answers one datagram. Raises TimeoutError or ConnectionRefusedError."""
+        return self.answer()[0]
+
+    def answer(self) -> tuple[str, str]:
+        """Who answers one datagram, and the source that it saw; raises as ask() does."""
         self._socket.send(b"?")
-        return self._socket.recv(100).decode().split()[0]
+        name, seen = self._socket.recv(100).decode().split()
+        return name, seen
 
     def close(self) -> None:
         self._socket.close()

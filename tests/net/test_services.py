@@ -27,10 +27,10 @@ Change = Callable[[service_pb2.ServiceSpec], None]
 def placed(
     *ready: str, leaving: tuple[str, ...] = (), unready: tuple[str, ...] = ()
 ) -> endpointslice_pb2.EndpointSlice:
-    """The slice of WEB; r is on the other node."""
+    """The slice of WEB; r is on the other node, whose own address is the client's."""
     made = slice_of("web", PORTS, ready, leaving, unready)
     for endpoint in made.endpoints:
-        endpoint.nodeName = "node-2" if endpoint.addresses[0] == R else "node-1"
+        endpoint.nodeName = "node-2" if endpoint.addresses[0] in (R, CLIENT) else "node-1"
     return made
 
 
@@ -209,6 +209,49 @@ def test_without_a_local_endpoint_those_from_outside_hear_nothing(moded: World) 
         for pin, address, port in ((node.world.client, NODE, 30080), (node.pods["a"], WEB, 80)):
             with pytest.raises(ConnectionRefusedError):
                 await node.ask(pin, address, port)
+
+    on_node(moded, scenario_of(body))
+
+
+def test_an_external_policy_of_local_does_the_same_for_udp(moded: World) -> None:
+    async def body(node: Node) -> None:
+        await node.program([wanted(outside_local)], [placed(R)])
+        client = node.world.flow(node.world.client, NODE, 30080)
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(client.answer)
+        for where, address, port in (("a", NODE, 30080), ("node", NODE, 30080), ("a", WEB, 80)):
+            assert await udp(node, where, address, port) == "r"
+        # The flow that heard nothing is answered as soon as somebody is here.
+        await node.program([wanted(outside_local)], [placed(B, R)])
+        assert await asyncio.to_thread(client.answer) == ("b", CLIENT)
+        assert {await udp(node, "client", NODE, 30080) for _ in range(8)} == {"b"}
+        assert {await udp(node, "a", NODE, 30080) for _ in range(24)} == {"b", "r"}
+        await node.program([wanted(outside_local)], [placed()])
+        with pytest.raises(ConnectionRefusedError):
+            await udp(node, "client", NODE, 30080)
+
+    on_node(moded, scenario_of(body))
+
+
+def test_endpoints_on_the_nodes_own_addresses_answer(moded: World) -> None:
+    async def body(node: Node) -> None:
+        for pin, name, address in ((node.world.node, "host", NODE), (node.world.client, "far", CLIENT)):
+            node.world.serve(pin, name, address, 8080)
+            node.world.serve(pin, name, address, 5353, udp=True)
+        pins = {"client": node.world.client, "node": node.world.node, "a": node.pods["a"]}
+        asked = [("client", NODE, 30080), ("client", WEB, 80), ("a", WEB, 80), ("a", NODE, 30080)]
+        asked += [("node", WEB, 80), ("node", NODE, 30080), ("node", "127.0.0.1", 30080)]
+        for change in (None, outside_local):
+            await node.program([wanted(change)], [placed(NODE)])
+            for where, address, port in asked:
+                assert (await node.ask(pins[where], address, port))[0] == "host", (change, where, address)
+                assert await udp(node, where, address, port) == "host", (change, where, address)
+            await node.program([wanted(change)], [placed(NODE, CLIENT)])
+            for where, address, port in asked:
+                stays = change is not None and (where, address) == ("client", NODE)
+                answers = await node.answers(pins[where], address, port, times=20)
+                assert answers == ({"host"} if stays else {"host", "far"}), (change, where, address)
+        assert await node.ask(node.world.client, NODE, 30080) == ("host", CLIENT)
 
     on_node(moded, scenario_of(body))
 
