@@ -130,6 +130,32 @@ def route_lines(pin: Path) -> list[str]:
     return sorted(line.strip() for line in command(pin, "ip route show proto 112").splitlines())
 
 
+def meet(segments: Segments) -> None:
+    """A pod on each node; each answers each, which it sees under the pod's own address."""
+    addresses = ("10.77.1.2", "10.77.2.2", "10.77.3.2")
+    pods = {address: machine.agent(pod=address) for machine, address in zip(segments.all, addresses, strict=True)}
+    for address, pin in pods.items():
+        segments.world.serve(pin, f"on-{address}", address, 80)
+        for source, asker in pods.items():
+            assert ask(asker, address, 80) == (f"on-{address}", source)
+    # A node reaches the pods of others too; far ones under its own end of the tunnel.
+    assert ask(segments.node.pin, "10.77.2.2", 80) == ("on-10.77.2.2", NODE)
+    assert ask(segments.node.pin, "10.77.3.2", 80) == ("on-10.77.3.2", "10.77.1.0")
+
+
+def test_nodes_that_take_packets_only_where_they_would_answer_them_meet_as_well(segments: Segments) -> None:
+    pins = [machine.pin for machine in segments.all]
+    strict = [f"net.ipv4.conf.{name}.rp_filter=1" for name in ("all", "default", "up0")]
+    before = [command(pin, "sysctl net.ipv4.conf.all.rp_filter").replace(" ", "") for pin in pins]
+    for pin in pins:
+        command(pin, f"sysctl -qw {' '.join(strict)}")
+    segments.join(NODE, NEAR, FAR)
+    meet(segments)
+    for pin, value in zip(pins, before, strict=True):
+        assert command(pin, "nstat -asz TcpExtIPReversePathFilter").split()[-2:] == ["0", "0.0"]
+        command(pin, f"sysctl -qw {value}")
+
+
 def test_each_pair_of_nodes_takes_its_own_way(segments: Segments) -> None:
     segments.join(NODE, NEAR, FAR)
     assert route_lines(segments.node.pin) == [
@@ -137,16 +163,7 @@ def test_each_pair_of_nodes_takes_its_own_way(segments: Segments) -> None:
         f"10.77.3.0/24 via 10.77.3.0 dev {DEVICE} onlink",
     ]
     assert len(route_lines(segments.far.pin)) == 2
-    a, b, c = (
-        machine.agent(pod=address)
-        for machine, address in zip(segments.all, ("10.77.1.2", "10.77.2.2", "10.77.3.2"), strict=True)
-    )
-    for pin, address in ((a, "10.77.1.2"), (b, "10.77.2.2"), (c, "10.77.3.2")):
-        segments.world.serve(pin, f"on-{address}", address, 80)
-        for asker, source in ((a, "10.77.1.2"), (b, "10.77.2.2"), (c, "10.77.3.2")):
-            assert ask(asker, address, 80) == (f"on-{address}", source)
-    # A node reaches far pods too, under its own end of the tunnel.
-    assert ask(segments.node.pin, "10.77.3.2", 80) == ("on-10.77.3.2", "10.77.1.0")
+    meet(segments)
     # Nothing was learned: the router has seen VXLAN and no pod.
     assert "dst 198.18.1.1" in tables(segments.node.pin)[0][0]
     assert len(tables(segments.node.pin)[0]) == len(tables(segments.node.pin)[1]) == 1
