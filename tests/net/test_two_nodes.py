@@ -7,12 +7,13 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodeagent.proxy.sync import ProxySync
+from nodeagent.proxy.sync import Progress, ProxySync
 from nodeagent.sandbox.network import Network
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
 from tests.net.kernel import CLIENT, NODE, World, ask, inside, traces
 from tests.nodeagent.proxy.objects import Port, service, slice_of
+from tests.support.waiting import patient
 
 CLUSTER = "10.77.0.0/16"
 WEB: list[Port] = [("", "TCP", 80, 30080, 8080)]
@@ -48,21 +49,21 @@ class Machine:
 
         return inside(self.pin, lambda: asyncio.run(life()))
 
-    def proxy(self, endpoints: list[str]) -> None:
+    def proxy(self, mode: str, endpoints: list[str]) -> None:
         """Program one service and go away; with no endpoints: remove all rules."""
 
         async def life() -> None:
-            proxy = ProxySync("iptables", self.run)
+            proxy = ProxySync(mode, self.run)
             if not endpoints:
                 await proxy.cleanup()
                 return
-            done = asyncio.Event()
-            proxy.on_programmed(lambda _: done.set())
+            done: asyncio.Future[Progress] = asyncio.get_running_loop().create_future()
+            proxy.on_programmed(done.set_result)
             proxy.configure(self.pod_cidr, CLUSTER)
             proxy.update([service("web", "10.96.0.9", WEB)], [slice_of("web", WEB, endpoints)], "node-1", revision=1)
             task = asyncio.create_task(proxy.run())
-            async with asyncio.timeout(10):
-                await done.wait()
+            async with asyncio.timeout(patient(10)):
+                assert await done == Progress(1)
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -70,7 +71,8 @@ class Machine:
         inside(self.pin, lambda: asyncio.run(life()))
 
 
-def test_pods_of_two_nodes_reach_each_other_and_each_others_services_without_agents(world: World) -> None:
+def test_pods_of_two_nodes_reach_each_other_and_each_others_services_without_agents(moded: World) -> None:
+    world = moded
     one = Machine(world.node, world.directory / "one", "10.77.1.0/24", {"10.77.2.0/24": CLIENT})
     two = Machine(world.client, world.directory / "two", "10.77.2.0/24", {"10.77.1.0/24": NODE})
     before = [traces(machine.pin, world.directory) for machine in (one, two)]
@@ -82,7 +84,7 @@ def test_pods_of_two_nodes_reach_each_other_and_each_others_services_without_age
         world.serve(there, "there", "10.77.2.2", 8080)
         assert ask(here, "10.77.2.2", 8080) == ("there", "10.77.1.2")
         for machine in (one, two):
-            machine.proxy(["10.77.2.2"])
+            machine.proxy(world.mode, ["10.77.2.2"])
         # The endpoint is on the second node: the first one answers for it, to pods under their own address.
         assert ask(here, "10.96.0.9", 80) == ("there", "10.77.1.2")
         assert ask(world.client, NODE, 30080)[0] == "there"
@@ -91,7 +93,10 @@ def test_pods_of_two_nodes_reach_each_other_and_each_others_services_without_age
     finally:
         world.close_sockets()
         for machine in (one, two):
-            machine.proxy([])
+            machine.proxy(world.mode, [])
             machine.agent(clean=True)
             machine.run.rmdir()
-    assert [traces(machine.pin, world.directory) for machine in (one, two)] == before
+    for machine, found in zip((one, two), before, strict=True):
+        after = traces(machine.pin, world.directory)
+        for what in found:
+            assert after[what] == found[what], what
