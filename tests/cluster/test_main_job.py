@@ -109,8 +109,7 @@ def assert_start_is_drawn(cluster: Cluster, pod: pod_pb2.Pod) -> None:
     wanted = ["scheduling", "binding", "sandbox", "volumes", *steps]
     took = {f"{one.step} {one.container}".strip(): one.tookMicroseconds for one in pod.status.startSteps}
     assert list(took) == wanted[2:]
-    assert min(took.values()) > 0, took
-    assert sum(took.values()) < 60e6, took
+    assert 0 < min(took.values()) <= max(took.values()) < 60e6, took
 
     drawn = podctl(cluster, "timeline", "-n", "pages", pod.metadata.name)
     assert drawn.returncode == 0, drawn.stderr
