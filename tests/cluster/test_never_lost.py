@@ -132,6 +132,7 @@ def test_a_runtime_that_hangs_holds_up_its_own_pod_only(cluster: Cluster, api: A
     with replaced(cluster, NODE, "crun", HANGS, {"PODPLANE_RUNTIME_REQUEST_TIMEOUT": "6s"}):
         cluster.await_ready(3)
         agent, known = cluster.process(NODE), len(cluster.log(NODE).read_text())
+        watch = api.watch(POD, "default")
         for made in stuck:
             api.create(made)
         try:
@@ -146,20 +147,26 @@ def test_a_runtime_that_hangs_holds_up_its_own_pod_only(cluster: Cluster, api: A
                 ("stuck-delete", "CreateContainerError", "the runtime did not create the container within 6 s"),
                 ("stuck-start", "RunContainerError", "cannot start container: crun did not end within 3 s"),
             ):
-                found = api.pod_when(name, lambda found, status=status: shown(found) == status)  # type: ignore[misc]
-                assert words in main(found).state.waiting.message
+                found = watch.wait(lambda event, who=(name, status): seen(event.object) == who)  # type: ignore[misc]
+                assert words in main(found.object).state.waiting.message
             eventually(lambda: "crun did not end within 3 s" in cluster.log(NODE).read_text()[known:], what="a delete")
             unhealthy = eventually(lambda: told(api, "stuck-exec", "Unhealthy"), what="the probe's failure")
             assert unhealthy[0].startswith("Readiness probe failed: command timed out")
             assert not is_ready(api.get(POD, "stuck-exec"))
             assert cluster.process(NODE) == agent
         finally:
+            watch.close()
             for made in stuck:
                 api.delete(POD, made.metadata.name, grace=0)
     for made in stuck:  # with a runtime that answers
         api.gone(POD, made.metadata.name, seconds=30)
     eventually(lambda: hanging() == [], what="the end of the runtimes that hung")
     assert main(api.running("steady")) == before
+
+
+def seen(found: pod_pb2.Pod) -> tuple[str, str]:
+    """A pod's name, and its status as people see it."""
+    return found.metadata.name, shown(found)
 
 
 def told(api: Api, name: str, reason: str) -> list[str]:
