@@ -101,7 +101,7 @@ class Streams:
             return self._runtime.exec_command(container, start.command, pid_file, tty=start.tty)
 
         wish = Wish(stdin=start.stdin, tty=start.tty)
-        return Exec(start, Child(self._marks, self._events, wish, command))
+        return Exec(start, Child(self._marks, self._events, wish, command, self._runtime.exec_seconds))
 
     def _attach(self, state: PodState, start: ExecRequest.Start) -> Work:
         id = running_container(state, start.container)

@@ -265,6 +265,11 @@ class ContainerRuntime:
         await asyncio.to_thread(self._rootfs.sweep, [item.id for item in found])
         return found
 
+    @property
+    def exec_seconds(self) -> float:
+        """What the runtime has to start a command in a container."""
+        return self._deadlines.start
+
     def exec_command(self, id: str, argv: Sequence[str], pid_file: Path, *, tty: bool = False) -> Sequence[str]:
         """The command line that runs `argv` in a container as its first process runs: user, groups, capabilities,
         no_new_privs, limits and environment; `pid_file` is written once it does. OSError: the container is gone.

@@ -50,10 +50,18 @@ class Wish:
 
 
 class Child:
-    """A command in a container, under the runtime's own process. `command(pid_file)` is the runtime's command line."""
+    """A command in a container, under the runtime's own process. `command(pid_file)` is the runtime's command line,
+    `seconds` what it has to start the command."""
 
-    def __init__(self, marks: Path, events: Inotify, wish: Wish, command: Callable[[Path], Sequence[str]]) -> None:
-        self._marks, self._events, self._wish = marks, events, wish
+    def __init__(
+        self,
+        marks: Path,
+        events: Inotify,
+        wish: Wish,
+        command: Callable[[Path], Sequence[str]],
+        seconds: float = START_SECONDS,
+    ) -> None:
+        self._marks, self._events, self._wish, self._seconds = marks, events, wish, seconds
         self._pid_file = marks / f"{secrets.token_hex(8)}.pid"
         self._mark: Path | None = None
         self._command = command
@@ -155,14 +163,14 @@ class Child:
         watch = self._events.watch(self._marks, IN_CLOSE_WRITE | IN_MOVED_TO, lambda _mask, _name: changed.set())
         end.add_done_callback(lambda _: changed.set())
         try:
-            async with asyncio.timeout(START_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 while not self._written():
                     if end.done():
                         raise NotStarted(self._words())
                     await changed.wait()
                     changed.clear()
         except TimeoutError:
-            raise NotStarted(f"the runtime did not start the command within {START_SECONDS:g} s") from None
+            raise NotStarted(f"the runtime did not start the command within {self._seconds:g} s") from None
         finally:
             self._events.forget(watch)
         if self._wish.tty and self._size is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,12 @@ def test_a_runtime_that_hangs_holds_up_its_own_pod_only(cluster: Cluster, api: A
             api.running("passer-by", seconds=6)
             api.delete(POD, "passer-by", grace=0)
             api.gone(POD, "passer-by", seconds=6)
+            argv = [str(cluster.podctl), "exec", "stuck-exec", "--", "/bin/true"]
+            tried = subprocess.run(
+                argv, env=cluster.environment, capture_output=True, text=True, timeout=30, check=False
+            )
+            assert tried.returncode == 126
+            assert "the runtime did not start the command within 3 s" in tried.stderr
             for name, status, words in (
                 ("stuck-create", "CreateContainerError", "the runtime did not create the container within 6 s"),
                 ("stuck-delete", "CreateContainerError", "the runtime did not create the container within 6 s"),
