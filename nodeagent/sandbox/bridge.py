@@ -7,6 +7,7 @@ threads. Fails with OSError.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from ipaddress import IPv4Interface, IPv4Network
 
 from nodeagent.netlink import Socket
@@ -18,21 +19,21 @@ from nodeagent.sandbox.uplink import addresses
 BRIDGE = "podplane0"
 
 
-def put(netlink: Socket, cidr: IPv4Network, mtu: int) -> Bridge:
+def put(netlink: Socket, found: Sequence[links.Link], cidr: IPv4Network, mtu: int) -> Bridge:
     """Make the bridge with the gateway's address, or mend it; pods' ends that have lost it are put back on it.
 
-    mtu: what new pods may send. Pods that are there keep theirs: they learn a smaller one on the way, by ICMP.
+    found: all links, from a moment ago. mtu: what new pods may send. Pods that are there keep theirs: they learn a
+    smaller one on the way, by ICMP.
     """
     own = IPv4Interface((gateway(str(cidr)), cidr.prefixlen))
     mac = hardware_address(own.ip)
-    [refused] = netlink.attempt(links.add_bridge(BRIDGE, mac, mtu))
-    if refused is not None and refused.errno != errno.EEXIST:
-        raise refused
-    found = [links.read_link(body) for body in netlink.dump(links.list_links())]
-    made = next(link for link in found if link.name == BRIDGE)
+    made = next((link for link in found if link.name == BRIDGE), None)
+    if made is None:
+        netlink.do(links.add_bridge(BRIDGE, mac, mtu))
+        made = links.read_link(netlink.ask(links.get_link(BRIDGE)))
     if made.kind != "bridge":
         raise OSError(errno.EEXIST, f"the name {BRIDGE} belongs to a link that is not a bridge")
-    if refused is not None and (made.mtu != mtu or not made.up or made.mac != mac.hex(":")):
+    if made.mtu != mtu or not made.up or made.mac != mac.hex(":"):
         netlink.do(links.set_link(BRIDGE, mac, mtu))
     _address(netlink, made.index, own)
     sysctl.write(f"net.ipv4.conf.{BRIDGE}.rp_filter", "1")  # pods send from their range only

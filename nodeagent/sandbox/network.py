@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -30,7 +30,7 @@ from nodeagent.sandbox.guard import CLOSED, Closed
 from nodeagent.sandbox.nft import GuardRules
 from nodeagent.sandbox.peers import PORT, Plan, mtu, plan, tunnel_end
 from nodeagent.sandbox.podlink import Bridge, gone, host_link
-from nodeagent.sandbox.uplink import Uplink, find_uplink, overlap, routes
+from nodeagent.sandbox.uplink import Uplink, find_uplink, overlap, present, routes
 
 __all__ = ["BRIDGE", "FORWARDING", "Closed", "Network", "SandboxFailure", "Settings", "host_link"]
 
@@ -102,7 +102,10 @@ class Network:
     @property
     def uplink(self) -> Uplink:
         """How this node reaches the others, now. Raises SandboxFailure, OSError."""
-        return find_uplink(self._netlink, _OWN, self._settings.node_ip)
+        return self._uplink(present(self._netlink))
+
+    def _uplink(self, there: Sequence[links.Link]) -> Uplink:
+        return find_uplink(self._netlink, there, _OWN, self._settings.node_ip)
 
     async def configure(self, pod_cidr: str, node_routes: Mapping[str, str], cluster_cidr: str) -> None:
         """Make the bridge, forwarding, rules and routes as given; what cannot be done is in `problem`.
@@ -142,29 +145,30 @@ class Network:
             cidr, cluster = IPv4Network(asked.pod_cidr), IPv4Network(asked.cluster_cidr)
             if not cidr.subnet_of(cluster):
                 return f"the node's pod range {cidr} is not within the cluster's {cluster}"
-            uplink = self.uplink
+            there = present(self._netlink)  # once: with many pods it is most of what a look costs
+            uplink = self._uplink(there)
             if uplink.address in cidr:
                 return f"the node's pod range {cidr} holds the node's own address {uplink.address}"
             found = routes(self._netlink)
-            if problem := self._collision(cidr, found):
+            if problem := self._collision(cidr, found, there):
                 return problem
             others = [(route.destination, route.gateway is None) for route in found if not route.is_ours]
             self._plan = plan(asked.node_routes, cidr, others, self._settings.tunnel)
             self._forward()
-            self._bridge = bridge.put(self._netlink, cidr, mtu(uplink.mtu, self._plan))
+            self._bridge = bridge.put(self._netlink, there, cidr, mtu(uplink.mtu, self._plan))
             self._cidr = cidr
-            self._dig(cidr, uplink)
+            self._dig(cidr, uplink, there)
             self._guard(cidr, cluster, uplink)
         except (SandboxFailure, OSError, ValueError) as error:
             return f"cannot set up the pod network: {error}"
         return None
 
-    def _dig(self, cidr: IPv4Network, uplink: Uplink) -> None:
+    def _dig(self, cidr: IPv4Network, uplink: Uplink, there: Sequence[links.Link]) -> None:
         """Make the tunnel, or take it away where nobody is behind a router."""
         if self._plan.tunneled:
             self._tunnel = tunnel.put(self._netlink, cidr, uplink, self._settings.vxlan_port, self._plan.tunneled)
         else:
-            tunnel.remove(self._netlink)
+            tunnel.remove(self._netlink, there)
             self._tunnel = 0
 
     def _guard(self, cidr: IPv4Network, cluster: IPv4Network, uplink: Uplink) -> None:
@@ -172,13 +176,12 @@ class Network:
         nodes = {uplink.address, *self._plan.nodes}
         self._rules.put(guard.rules(cidr, cluster, nodes, self._settings.closed, inlet))
 
-    def _collision(self, cidr: IPv4Network, present: list[links.Route]) -> str | None:
-        found = [links.read_link(body) for body in self._netlink.dump(links.list_links())]
-        own = frozenset(link.index for link in found if link.name in _OWN)
-        other = overlap(present, cidr, own)
+    def _collision(self, cidr: IPv4Network, known: list[links.Route], there: Sequence[links.Link]) -> str | None:
+        own = frozenset(link.index for link in there if link.name in _OWN)
+        other = overlap(known, cidr, own)
         if other is None:
             return None
-        name = next((link.name for link in found if link.index == other.output), f"link {other.output}")
+        name = next((link.name for link in there if link.index == other.output), f"link {other.output}")
         return (
             f"the node's pod range {cidr} overlaps its route to {other.destination} on {name}: remove that route, or "
             "give the cluster another range (--cluster-cidr of the control plane)"
@@ -250,14 +253,14 @@ class Network:
         self._asked = None
         for route in self._own_routes():
             self._delete_route(route)
-        found = [links.read_link(body) for body in self._netlink.dump(links.list_links())]
+        found = present(self._netlink)
         bridges = {link.index for link in found if link.name == BRIDGE and link.kind == "bridge"}
         for link in found:
             if podlink.is_ours(link) and (link.master in bridges or link.group):
                 gone(self._netlink.attempt(links.delete_link(link.name)))
         if bridges:
             gone(self._netlink.attempt(links.delete_link(BRIDGE)))
-        tunnel.remove(self._netlink)
+        tunnel.remove(self._netlink, found)
         self._rules.remove()
         sysctl.restore(self._saved)
         self.problem, self._cidr, self._bridge = "the pod network was removed", None, Bridge(0, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 
@@ -94,7 +95,7 @@ def is_ours(link: links.Link) -> bool:
     return link.kind == "veth" and link.name.startswith(PREFIX) and len(link.name) == len(PREFIX) + 11
 
 
-def rejoin(netlink: Socket, bridge: int, found: list[links.Link]) -> None:
+def rejoin(netlink: Socket, bridge: int, found: Iterable[links.Link]) -> None:
     """Put the pods' ends back on a bridge that they have lost: a new one, where somebody took the old one away."""
     for link in found:
         if is_ours(link) and link.group and link.master != bridge:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
@@ -64,10 +64,9 @@ def put(netlink: Socket, own: IPv4Network, uplink: Uplink, port: int, peers: Pee
     return index
 
 
-def remove(netlink: Socket) -> None:
-    """Take the device away; nothing to do where it is not there or is none of ours."""
-    for body in netlink.dump(links.list_links()):
-        link = links.read_link(body)
+def remove(netlink: Socket, found: Iterable[links.Link]) -> None:
+    """Take the device away; nothing to do where it is not there or is none of ours. found: all links."""
+    for link in found:
         if (link.name, link.kind) == (DEVICE, "vxlan"):
             gone(netlink.attempt(links.delete_link(DEVICE)))
 

@@ -53,7 +53,7 @@ HAIRPIN = tlv(18, tlv(4, b"bridge\0") + tlv(5, tlv(4, b"\1")))
     ("made", "kind", "flags", "body"),
     [
         (links.get_link("eth0"), 18, 0, link() + tlv(3, "eth0")),
-        (links.list_links(), 18, 0, link()),
+        (links.list_links(), 18, 0, link() + tlv(29, 8)),
         (
             links.add_bridge("podplane0", MAC, 1500),
             16,
