@@ -25,14 +25,16 @@ Open = Callable[[], Coroutine[Any, Any, Mode]]
 _LO = 1
 _SERVICE, _ENDPOINT = "192.0.2.1", "192.0.2.2"
 _RANGES = Ranges("198.51.100.0/25", "198.51.100.0/24")
-_DEADLINE = 20.0
+_DEADLINE = 60.0
+"""Seconds. Loading modules may take long on a machine that is busy, and a mode is chosen once."""
 
 
-async def missing(open: Open) -> str:
+async def missing(open: Open, deadline: float = _DEADLINE) -> str:
     """Why the mode that open() makes cannot be used here; "" where it can."""
     done: concurrent.futures.Future[str] = concurrent.futures.Future()
 
     def run() -> None:
+        done.set_running_or_notify_cancel()  # from here on nobody can cancel it, and it may end late
         try:
             done.set_result(_try(open))
         except BaseException as error:
@@ -41,10 +43,10 @@ async def missing(open: Open) -> str:
     # A fresh thread, which keeps the namespace to itself and takes it along.
     threading.Thread(target=run, name="proxy self-test", daemon=True).start()
     try:
-        async with asyncio.timeout(_DEADLINE):
+        async with asyncio.timeout(deadline):
             return await asyncio.wrap_future(done)
     except TimeoutError:
-        return f"its self-test did not end within {_DEADLINE:g} s"
+        return f"its self-test did not end within {deadline:g} s"
 
 
 def _try(open: Open) -> str:
