@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import tempfile
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from bench.rules.scale import RANGES, Services
@@ -32,8 +34,9 @@ class Subject(Protocol):
 class Ours:
     """One of our proxy modes, from values to the kernel: all of it is measured."""
 
-    def __init__(self, mode: Mode) -> None:
-        self._mode = mode
+    def __init__(self, mode: Mode, run: tempfile.TemporaryDirectory[str]) -> None:
+        """run: where the mode keeps what must outlive an agent."""
+        self._mode, self._run = mode, run
         self._wanted = Wanted(RANGES)
 
     async def prepare(self, services: Services) -> None:
@@ -46,6 +49,7 @@ class Ours:
 
     async def close(self) -> None:
         await self._mode.close()
+        self._run.cleanup()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ def own(name: str, flavour: str = "") -> Candidate:
         if flavour == "legacy":  # the agent takes it where legacy tables hold rules already
             legacy = ["iptables-legacy", "-t", "nat", "-A", "POSTROUTING", "-s", "203.0.113.0/24", "-j", "RETURN"]
             await asyncio.to_thread(subprocess.run, legacy, check=True, timeout=10)
-        return Ours(await kind.open("rr"))
+        run = tempfile.TemporaryDirectory()
+        return Ours(await kind.open("rr", Path(run.name)), run)
 
     return Candidate(f"{name} ({flavour})" if flavour else name, open, kind.missing)

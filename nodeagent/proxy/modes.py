@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nodeagent.proxy import selftest
@@ -30,36 +31,41 @@ AUTO = "auto"
 class Kind:
     """One mode.
 
-    open: ready for apply(); it is given how ipvs chooses an endpoint. remove: takes all of it out of the kernel,
-    wherever it stems from; at once where there is nothing. missing: why it cannot work on this kernel, found by
+    open: ready for apply(); it is given how ipvs chooses an endpoint, and the run directory, where a mode keeps what
+    must outlive the agent. remove: takes all of it out of the kernel, wherever it stems from; at once where there is
+    nothing. missing: why it cannot work on this kernel, found by
     trying; "" where it can.
 
     All raise RulesUnavailable and RulesRefused.
     """
 
     name: str
-    open: Callable[[str], Coroutine[Any, Any, Mode]]
-    remove: Callable[[], Coroutine[Any, Any, None]]
+    open: Callable[[str, Path], Coroutine[Any, Any, Mode]]
+    remove: Callable[[Path], Coroutine[Any, Any, None]]
     missing: Callable[[], Coroutine[Any, Any, str]]
 
 
+def _plain(open: selftest.Open) -> Callable[[str, Path], Coroutine[Any, Any, Mode]]:
+    """Of a mode that needs neither."""
+    return lambda _scheduler, _run: open()
+
+
 KINDS: tuple[Kind, ...] = (
-    Kind("nftables", lambda _: nftables.open(), nftables.remove, lambda: selftest.missing(nftables.open)),
-    Kind("ipvs", ipvs.open, ipvs.remove, ipvs.missing),
-    Kind("iptables", lambda _: iptables.open(), iptables.remove, lambda: selftest.missing(iptables.open)),
+    Kind("nftables", _plain(nftables.open), lambda _: nftables.remove(), lambda: selftest.missing(nftables.open)),
+    Kind("ipvs", ipvs.open, ipvs.remove, lambda: ipvs.missing("rr")),
+    Kind("iptables", _plain(iptables.open), lambda _: iptables.remove(), lambda: selftest.missing(iptables.open)),
 )
 NAMES: tuple[str, ...] = (*(kind.name for kind in KINDS), AUTO)
 
 
-async def choose(name: str) -> Kind:
+async def choose(name: str, kinds: Sequence[Kind] = KINDS) -> Kind:
     """The kind of that name, or the best that works here. Raises RulesUnavailable."""
     if name != AUTO:
-        return next(kind for kind in KINDS if kind.name == name)
+        return next(kind for kind in kinds if kind.name == name)
     reasons: list[str] = []
-    kinds = KINDS
     if table := await asyncio.to_thread(_closed):
         reasons.append(f"others cannot let pods pass the policy of table {table}, chain FORWARD")
-        kinds = tuple(sorted(KINDS, key=lambda kind: kind.name != "iptables"))
+        kinds = sorted(kinds, key=lambda kind: kind.name != "iptables")
     for kind in kinds:
         if not (reason := await kind.missing()):
             log.info("the proxy takes mode %s", kind.name, extra={"passed over": reasons})
@@ -76,13 +82,13 @@ def _closed() -> str:
         return ""
 
 
-async def remove_others(chosen: str) -> dict[str, str]:
+async def remove_others(chosen: str, run: Path) -> dict[str, str]:
     """Take what other modes than the chosen one ("" for none) have left out of the kernel; what failed, by name."""
     failed = {}
     for kind in KINDS:
         if kind.name != chosen:
             try:
-                await kind.remove()
+                await kind.remove(run)
             except (RulesRefused, RulesUnavailable, OSError) as error:
                 failed[f"mode {kind.name}"] = f"what it has left cannot be removed: {error}"
     return failed

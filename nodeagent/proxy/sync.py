@@ -60,7 +60,7 @@ class ProxySync:
     """The service rules of one node. run() works; update() and configure() only say what is wanted."""
 
     def __init__(self, mode: str, run: Path, pace: Pace | None = None, scheduler: str = "rr") -> None:
-        """mode: one of modes.NAMES. run: where the kernel setting that cleanup() gives back is kept.
+        """mode: one of modes.NAMES. run: where the kernel settings that cleanup() gives back are kept.
 
         scheduler: how mode ipvs chooses an endpoint. Raises NotSupported.
         """
@@ -70,6 +70,7 @@ class ProxySync:
         self._scheduler = scheduler
         self.problem: str | None = None
         """Why the mode cannot be had on this node; None where it can, or where nothing was asked for yet."""
+        self._run = run
         self._saved = run / "proxy.json"
         self._runner = Runner(self._work, pace or Pace())
         self._asked: Asked | None = None
@@ -192,7 +193,7 @@ class ProxySync:
         try:
             sysctl.restore(self._saved)  # before the rule goes that keeps others out of 127.0.0.1
         finally:
-            failed = await modes.remove_others("")
+            failed = await modes.remove_others("", self._run)
             self._standing = {}
             if failed:
                 raise RulesUnavailable(_joined(failed))
@@ -230,7 +231,7 @@ class ProxySync:
         self._note(desired.wanted, unprogrammed)
         refused: dict[str, str] = {}
         if not self._is_alone:
-            left = await modes.remove_others(self._mode.name)
+            left = await modes.remove_others(self._mode.name, self._run)
             self._is_alone = not left
             refused = left
         unanswered = await self._checks.set(desired.checks)
@@ -255,7 +256,7 @@ class ProxySync:
 
     async def _open(self) -> Mode:
         try:
-            mode = await (await modes.choose(self._asked_mode)).open(self._scheduler)
+            mode = await (await modes.choose(self._asked_mode)).open(self._scheduler, self._run)
         except (RulesRefused, RulesUnavailable, OSError) as error:
             self.problem = f"services cannot be programmed: {error}"
             raise

@@ -34,7 +34,7 @@ def ports(change: Callable[[service_pb2.ServiceSpec], None] = lambda _: None, *r
 async def programmed(node: Node, wanted: tuple[ServicePort, ...]) -> AsyncIterator[tuple[Mode, Inspect]]:
     """A mode that has programmed the service and another one, and mends nothing; and what is read back."""
     [kind] = [kind for kind in KINDS if kind.name == node.world.mode]
-    mode = await kind.open("rr")
+    mode = await kind.open("rr", node.world.directory)
 
     async def inspect() -> ServiceRules:
         made = ServiceRules()

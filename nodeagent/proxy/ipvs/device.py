@@ -1,7 +1,7 @@
 """The dummy device that has the service addresses, so that packets to them are the node's own and meet IPVS.
 
 It stays down: an address makes its local route all the same, and nothing is ever sent by it. Its alias keeps what
-must outlive the agent: the settings as they were before us, and what the nftables side looked like when it was right.
+must outlive the agent: what the nftables side looked like when it was right.
 Owns the link podplane-ipvs0 whole, and no other. Blocks for microseconds an address: for threads. Fails with OSError.
 """
 
@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Interface
 
 from nodeagent import netlink
 from nodeagent.netlink import NLM_F_CREATE, NLM_F_EXCL, NetlinkError, Request
-from nodeagent.proxy.ipvs.plan import DEVICE
+from nodeagent.proxy.ipvs.plan import DEVICE, Addresses
 from nodeagent.sandbox import links
 from nodeagent.sandbox.rtnl import LINK, Message, encode, nest
 
@@ -54,15 +54,16 @@ def delete(connection: netlink.Socket) -> None:
     connection.do(links.delete_link(NAME))
 
 
-def addresses(connection: netlink.Socket, index: int) -> set[str]:
-    """Those that it has. Taken apart here: pyroute2 takes ten times as long, and there may be ten thousand."""
-    found = set()
+def addresses(connection: netlink.Socket, index: int) -> Addresses:
+    """The node's. index: the device's. Taken apart here: pyroute2 takes ten times as long, and there may be 10,000."""
+    ours: set[str] = set()
+    others: set[str] = set()
     for body in connection.dump(links.list_addresses()):
-        if int.from_bytes(body[_INDEX_OFFSET:_ATTRIBUTES_OFFSET], "little") == index:
-            own = netlink.attributes(body, _ATTRIBUTES_OFFSET).get(_IFA_LOCAL)
-            if own is not None and len(own) == 4:
-                found.add(socket.inet_ntoa(own))
-    return found
+        own = netlink.attributes(body, _ATTRIBUTES_OFFSET).get(_IFA_LOCAL)
+        if own is not None and len(own) == 4:
+            is_ours = int.from_bytes(body[_INDEX_OFFSET:_ATTRIBUTES_OFFSET], "little") == index
+            (ours if is_ours else others).add(socket.inet_ntoa(own))
+    return Addresses(frozenset(ours), frozenset(others))
 
 
 def put(connection: netlink.Socket, index: int, wanted: Iterable[str]) -> dict[str, str]:

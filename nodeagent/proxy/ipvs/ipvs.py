@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import json
+import logging
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
-from nodeagent import netlink
+from nodeagent.proxy import selftest
 from nodeagent.proxy.changes import ADDRESSES, RULES, Changes, deaf
 from nodeagent.proxy.inspection import Inspection
-from nodeagent.proxy.ipvs import device, kernel, node, ruleset, table
+from nodeagent.proxy.ipvs import kernel, node
+from nodeagent.proxy.ipvs.marks import Marks
 from nodeagent.proxy.ipvs.node import Node
-from nodeagent.proxy.ipvs.plan import Part, host_ports, part
+from nodeagent.proxy.ipvs.plan import Part, host_ports, mark_names, part
 from nodeagent.proxy.ipvs.shares import Shares
 from nodeagent.proxy.mode import Ranges, RulesRefused, RulesUnavailable, Wanted
 from nodeagent.proxy.services import HostPort, ServicePort
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -29,42 +37,34 @@ HOST_PORTS = "host ports"
 """What owns their entries; no service has such a name."""
 _REST = 0.25
 """Seconds after a look before others' changes are heard again."""
-_SHARE = 100
-"""Looking takes at most one part of this of one core's time, but for what was heard."""
+_SHARE, _LATEST = 100, 4.0
+"""Looking takes at most one part of this of one core's time, but for what was heard, or what would be late: a look
+that is asked for every 5 s (runner.Pace) is none of those that are passed over."""
+_MARKS = "ipvs-marks.json"
+"""In the run directory: which marks the services have."""
 _NONE = Part()
 
 
-async def open(scheduler: str) -> IpvsMode:
-    """Have the modules loaded. Raises RulesUnavailable where IPVS cannot be had."""
+async def open(scheduler: str, run: Path) -> IpvsMode:
+    """Have the modules loaded. run: where what must outlive the agent is kept. Raises RulesUnavailable."""
 
     def work() -> Node:
         kernel.load(scheduler)
-        return Node(kernel.in_namespace(lambda: kernel.hertz(scheduler)))
+        return Node(kernel.in_namespace(lambda: kernel.hertz(scheduler)), run)
 
-    return IpvsMode(await _in_thread(work), scheduler)
+    return IpvsMode(await _in_thread(work), scheduler, run / _MARKS)
 
 
-async def remove() -> None:
+async def remove(run: Path) -> None:
     """Take virtual servers, device and table away and give the settings back; at once where there is nothing."""
-    await _in_thread(node.remove)
+    await _in_thread(lambda: node.remove(run))
+    (run / _MARKS).unlink(missing_ok=True)
 
 
-async def missing(scheduler: str = "rr") -> str:
-    """Why this mode cannot work here, found by trying in a namespace that ends with the try; "" where it can."""
-    try:
-        await _in_thread(lambda: kernel.in_namespace(lambda: _try(scheduler)))
-    except (RulesUnavailable, RulesRefused, OSError) as error:
-        return str(error)
-    return ""
-
-
-def _try(scheduler: str) -> None:
-    kernel.load(scheduler)
-    with netlink.Socket() as route:
-        device.add(route)
-    ruleset.load(table.base(Ranges("10.0.0.0/29", "10.0.0.0/28")))
-    kernel.set_up()
-    kernel.hertz(scheduler)
+async def missing(scheduler: str) -> str:
+    """Why this mode cannot work here, found by selftest.py; "" where it can."""
+    with tempfile.TemporaryDirectory() as run:
+        return await selftest.missing(functools.partial(open, scheduler, Path(run)))
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
@@ -85,12 +85,18 @@ class IpvsMode:
 
     name = "ipvs"
 
-    def __init__(self, node: Node, scheduler: str) -> None:
+    def __init__(self, node: Node, scheduler: str, saved: Path) -> None:
+        """saved: where the marks are kept."""
         self._node = node
+        self._saved = saved
+        self._marks = Marks(_marks(saved))
+        self._kept_marks = self._marks.given
         self._scheduler = scheduler
         self._entries: dict[str, _Entry] = {}
         self._standing: dict[str, Part] = {}
-        self._host_ports: tuple[HostPort, ...] = ()
+        self._host_ports: tuple[HostPort, ...] | None = None
+        self._is_adopted = False
+        """Whether what stands is known: what an earlier agent left is read where it is asked for."""
         self._shares = Shares()
         self._ranges: Ranges | None = None
         self._changes: list[Changes] = []
@@ -106,36 +112,81 @@ class IpvsMode:
         return self._node.certain
 
     async def apply(self, wanted: Wanted) -> dict[str, str]:
-        entries, parts, refused = self._made(wanted)
+        spared: dict[str, str] = {}
+        while True:
+            entries, parts, refused = self._made(wanted, spared)
+            if not self._is_adopted and (wanted.kept or refused):
+                self._standing = dict(await _in_thread(lambda: self._node.found(wanted.ranges)))
+                self._is_adopted = True
+                self._share_anew()
+                continue
+            try:
+                failed = await self._write(parts, wanted.ranges)
+            except RulesRefused:
+                changed = {key: new for key, new in parts.items() if self._standing.get(key) is not new}
+                at_fault = await _in_thread(functools.partial(node.at_fault, changed, wanted.ranges))
+                if not at_fault:
+                    raise
+                spared |= at_fault
+                continue
+            break
+        # What was refused is made anew, and so tried again.
+        bad = refused | failed
+        self._host_ports = None if HOST_PORTS in bad else wanted.host_ports
+        self._ranges, self._standing, self._is_adopted = wanted.ranges, parts, True
+        self._entries = {key: entry for key, entry in entries.items() if key not in bad}
+        return bad
+
+    async def _write(self, parts: dict[str, Part], ranges: Ranges) -> dict[str, str]:
         with self._answering():
             try:
-                failed = await _in_thread(lambda: self._node.apply(parts, wanted.ranges))
+                await _in_thread(self._keep_marks)
+                return await _in_thread(lambda: self._node.apply(parts, ranges))
             except BaseException:
                 self._node.forget()
+                self._share_anew()
                 raise
-        self._ranges, self._host_ports, self._standing = wanted.ranges, wanted.host_ports, parts
-        # What was refused is made anew, and so tried again.
-        self._entries = {key: entry for key, entry in entries.items() if key not in failed}
-        return refused | failed
 
-    def _made(self, wanted: Wanted) -> tuple[dict[str, _Entry], dict[str, Part], dict[str, str]]:
-        """The parts of all, those that are the same as before as the same values, and who cannot have his."""
+    def _share_anew(self) -> None:
+        """Each service has what it had."""
+        self._shares = Shares()
+        for key, had in self._standing.items():
+            self._shares.move(key, _NONE, had)
+
+    def _keep_marks(self) -> None:
+        """Write down which marks there are, before any packet gets one."""
+        if (given := self._marks.given) != self._kept_marks:
+            self._saved.parent.mkdir(parents=True, exist_ok=True)
+            torn = self._saved.with_suffix(".new")
+            torn.write_text(json.dumps(given))
+            torn.rename(self._saved)
+            self._kept_marks = given
+
+    def _made(
+        self, wanted: Wanted, spared: Mapping[str, str]
+    ) -> tuple[dict[str, _Entry], dict[str, Part], dict[str, str]]:
+        """The parts of all, those that are the same as before as the same values, and who cannot have his.
+
+        spared: what nft said of those that it refuses.
+        """
         same = wanted.ranges == self._ranges
         entries: dict[str, _Entry] = {}
+        self._marks.keep(wanted.services.keys() | wanted.kept)
         parts = {key: self._standing[key] for key in wanted.kept if key in self._standing}
         for key, ports in wanted.services.items():
             old = self._entries.get(key) if same else None
             if old is None or old.ports is not ports:
-                old = _Entry(ports, part(ports, wanted.ranges, self._scheduler))
+                slots = self._marks.settle(key, mark_names(ports))
+                old = _Entry(ports, part(ports, wanted.ranges, self._scheduler, slots))
             entries[key], parts[key] = old, old.part
         if same and wanted.host_ports == self._host_ports and HOST_PORTS in self._standing:
             parts[HOST_PORTS] = self._standing[HOST_PORTS]
         else:
             parts[HOST_PORTS] = host_ports(wanted.host_ports)
-        return entries, parts, self._settle(entries, parts)
+        return entries, parts, self._settle(entries, parts, spared)
 
-    def _settle(self, entries: dict[str, _Entry], parts: dict[str, Part]) -> dict[str, str]:
-        """Let the first have what two want; the other keeps what it had."""
+    def _settle(self, entries: dict[str, _Entry], parts: dict[str, Part], spared: Mapping[str, str]) -> dict[str, str]:
+        """Let the first have what two want; the other keeps what it had, as who is spared does."""
         refused: dict[str, str] = {}
         before = self._standing
         for key in before.keys() - parts.keys():
@@ -143,7 +194,7 @@ class IpvsMode:
         changed = [key for key, new in parts.items() if before.get(key) is not new]
         for key in changed:
             old = before.get(key, _NONE)
-            if words := self._shares.conflict(key, parts[key]):
+            if words := spared.get(key, "") or self._shares.conflict(key, parts[key]):
                 refused[key] = words
                 entries.pop(key, None)
                 parts[key] = old
@@ -163,7 +214,7 @@ class IpvsMode:
                 self._node.forget()
                 raise
             finally:
-                self._due = time.monotonic() + _SHARE * (time.monotonic() - started)
+                self._due = time.monotonic() + min(_SHARE * (time.monotonic() - started), _LATEST)
         return True if mended else None
 
     def listen(self, heard: Callable[[], None]) -> None:
@@ -196,9 +247,9 @@ class IpvsMode:
                 for changes in self._changes:
                     changes.resume(_REST)
 
-    async def inspect(self, _service: str, ports: tuple[ServicePort, ...], ranges: Ranges) -> Inspection:
-        scheduler, hertz = self._scheduler, self._node.hertz
-        return await _in_thread(lambda: node.inspect(ports, ranges, scheduler, hertz))
+    async def inspect(self, service: str, ports: tuple[ServicePort, ...], ranges: Ranges) -> Inspection:
+        made = part(ports, ranges, self._scheduler, self._marks.find(service, mark_names(ports)))
+        return await _in_thread(lambda: node.inspect(made, ranges, self._node.hertz))
 
     async def close(self) -> None:
         self._deafen()
@@ -208,3 +259,15 @@ class IpvsMode:
     def _deafen(self) -> None:
         while self._changes:
             self._changes.pop().close()
+
+
+def _marks(saved: Path) -> dict[str, dict[str, int]]:
+    """What an earlier agent has written down; nothing where that cannot be read."""
+    try:
+        found: dict[str, dict[str, int]] = json.loads(saved.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        log.warning("the marks of services in %s cannot be read and are given anew: %s", saved, error)
+        return {}
+    return found

@@ -13,10 +13,9 @@ from typing import Any
 
 from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.ipvs import table
-from nodeagent.proxy.ipvs.plan import DEVICE, Elements, Front, Part, part
+from nodeagent.proxy.ipvs.plan import DEVICE, Addresses, Elements, Front, Part
 from nodeagent.proxy.ipvs.servers import Standing, Virtual
 from nodeagent.proxy.mode import Ranges
-from nodeagent.proxy.services import ServicePort
 from nodeagent.proxy.ways import FORWARD, NODE, NODE_PORT, Way
 
 
@@ -30,7 +29,7 @@ class Listed:
 
 def listed(text: str) -> Listed:
     """Read `nft -j list table`."""
-    elements: dict[tuple[str, str], str] = {}
+    elements: dict[tuple[str, str], tuple[str, str]] = {}
     chains: dict[str, int] = {}
     for item in json.loads(text)["nftables"]:
         [(kind, found)] = item.items()
@@ -41,7 +40,7 @@ def listed(text: str) -> Listed:
         elif kind in ("set", "map"):
             for element in found.get("elem", ()):
                 key, value = element if kind == "map" else (element, None)
-                elements[found["name"], _key(key)] = _verdict(value) if value else ""
+                elements[found["name"], _key(key)] = _verdict(value) if value else "", _comment(key)
     return Listed(elements, chains)
 
 
@@ -51,29 +50,34 @@ def _key(found: Any) -> str:
     return str(found)
 
 
+def _comment(found: Any) -> str:
+    return str(found["elem"].get("comment", "")) if isinstance(found, dict) and "elem" in found else ""
+
+
 def _verdict(found: Mapping[str, Any]) -> str:
     [(verb, rest)] = found.items()
     return f"{verb} {rest['target']}" if rest else verb
 
 
 def inspection(
-    ports: Sequence[ServicePort],
+    made: Part,
     ranges: Ranges,
-    scheduler: str,
-    addresses: Collection[str],
+    have: Addresses,
     standing: Standing,
     there: Listed,
 ) -> Inspection:
-    """ports: what the service should have now. addresses: of the device; standing: virtual servers, of ours."""
-    made = part(ports, ranges, scheduler)
-    shared = {("addresses", each): "" for each in made.addresses}
-    elements = {**made.elements, **shared, **{("themselves", f"{each} . {each}"): "" for each in made.remote}}
+    """made: what the service should have now. standing: virtual servers, of ours."""
+    addresses = made.addresses - have.others
+    shared = {("addresses", each) for each in addresses} | {("themselves", f"{each} . {each}") for each in made.remote}
+    elements = {**made.elements, **dict.fromkeys(shared, ("", ""))}
     lengths = {name: _length(rules) for name, rules in {**table.chains(ranges), **made.chains}.items()}
-    wanted = [*_addresses(made.addresses), *_wanted(made), *_elements(elements), *_chains(lengths)]
+    wanted = [*_addresses(addresses), *_wanted(made), *_elements(elements), *_chains(lengths)]
     mine = {key: value for key, value in there.elements.items() if key in elements or _is_at(key, made)}
-    have = {name: there.chains[name] for name in lengths if name in there.chains}
-    found = [*_addresses(made.addresses & set(addresses)), *_found(made, standing), *_elements(mine), *_chains(have)]
-    return Inspection(tuple(wanted), tuple(found), lambda way: tuple(dict.fromkeys(_met(made, lengths, way))))
+    chains = {name: there.chains[name] for name in lengths if name in there.chains}
+    found = [*_addresses(addresses & have.ours), *_found(made, standing), *_elements(mine), *_chains(chains)]
+    return Inspection(
+        tuple(wanted), tuple(found), lambda way: tuple(dict.fromkeys(_met(made, addresses, lengths, way)))
+    )
 
 
 def _length(rules: Sequence[str]) -> int:
@@ -124,21 +128,21 @@ def _real(front: Front, target: tuple[str, int]) -> str:
 
 
 def _elements(elements: Elements) -> Iterator[str]:
-    for (name, key), value in elements.items():
-        yield f"{name}: {key} : {value}" if value else f"{name}: {key}"
+    for (name, key), (verdict, _) in elements.items():
+        yield f"{name}: {key} : {verdict}" if verdict else f"{name}: {key}"
 
 
 def _chains(lengths: Mapping[str, int]) -> Iterator[str]:
     yield from (f"chain {name}: {count} rule{'' if count == 1 else 's'}" for name, count in lengths.items())
 
 
-def _met(made: Part, lengths: Mapping[str, int], way: Way) -> Iterator[str]:
+def _met(made: Part, addresses: Collection[str], lengths: Mapping[str, int], way: Way) -> Iterator[str]:
     names = ["output" if way.source == NODE else "prerouting", "services"] if way.action == FORWARD else ["input"]
     place = " . ".join(filter(None, (way.address, way.port.protocol, str(way.number))))
     elements = {key: value for key, value in made.elements.items() if key[1] == place}
-    own = [value.removeprefix("goto ") for value in elements.values() if value.startswith("goto port-")]
+    own = [verdict.removeprefix("goto ") for verdict, _ in elements.values() if verdict.startswith("goto port-")]
     yield from _chains({name: lengths[name] for name in names})
-    if way.destination != NODE_PORT:
+    if way.destination != NODE_PORT and way.address in addresses:
         yield from _addresses({way.address})
     yield from _elements(elements)
     yield from _chains({name: lengths[name] for name in own if name in lengths})

@@ -11,22 +11,23 @@ RulesUnavailable and OSError.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from nodeagent import netlink
 from nodeagent.proxy.inspection import Inspection
-from nodeagent.proxy.ipvs import device, kernel, lines, ruleset, servers, table
-from nodeagent.proxy.ipvs.plan import Front, Part, Server, Target, hash_of
+from nodeagent.proxy.ipvs import adopt, device, kernel, lines, ruleset, servers, table
+from nodeagent.proxy.ipvs.plan import Addresses, Elements, Front, Part, Server, Target, hash_of
 from nodeagent.proxy.ipvs.ruleset import Ruleset
 from nodeagent.proxy.ipvs.servers import Standing, Step
 from nodeagent.proxy.mode import Ranges, RulesRefused
-from nodeagent.proxy.services import ServicePort
 from nodeagent.sandbox import sysctl
 
 Parts = Mapping[str, Part]
 """By service, and the host ports' under a name that no service has."""
-_PREFIX = "net.ipv4.vs."
+_SAVED = "ipvs.json"
+"""In the run directory: the kernel's settings as they were before us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Union:
     servers: dict[Front, Server] = field(default_factory=dict)
     addresses: set[str] = field(default_factory=set)
     remote: set[str] = field(default_factory=set)
-    elements: dict[tuple[str, str], str] = field(default_factory=dict)
+    elements: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -51,18 +52,19 @@ def union(parts: Iterable[Part]) -> Union:
     return made
 
 
-def _listed(addresses: Iterable[str], remote: Iterable[str]) -> dict[tuple[str, str], str]:
+def _listed(addresses: Iterable[str], remote: Iterable[str]) -> Elements:
     """The entries that several services may have."""
-    made = {("addresses", item): "" for item in addresses}
-    return made | {("themselves", f"{item} . {item}"): "" for item in remote}
+    keys = [("addresses", item) for item in addresses] + [("themselves", f"{item} . {item}") for item in remote]
+    return dict.fromkeys(keys, ("", ""))
 
 
 class Node:
     """What stands in one network namespace."""
 
-    def __init__(self, hertz: int) -> None:
-        """hertz: the kernel's. Raises RulesUnavailable, OSError."""
+    def __init__(self, hertz: int, run: Path) -> None:
+        """hertz: the kernel's. run: where its settings are kept. Raises RulesUnavailable, OSError."""
         self.hertz = hertz
+        self._saved = run / _SAVED
         self._ipvs = kernel.Ipvs(hertz)
         try:
             self._route = netlink.Socket()
@@ -73,6 +75,7 @@ class Node:
         self._parts: Parts = {}
         self._ranges: Ranges | None = None
         self._index = 0
+        self._others: frozenset[str] = frozenset()
         self._kept: dict[str, str] = {}
         self._standing: Standing = {}
         self._since: dict[tuple[Front, Target], float] = {}
@@ -101,8 +104,15 @@ class Node:
         """Believe nothing of what stands."""
         self._is_known = False
 
+    def found(self, ranges: Ranges) -> Mapping[str, Part]:
+        """What each service has in the kernel. Raises RulesUnavailable, RulesRefused, OSError."""
+        if not ruleset.fingerprint():
+            return {}
+        elements, standing = lines.listed(ruleset.read()).elements, self._ipvs.standing(ruleset.addresses())
+        return adopt.parts(elements, adopt.chains(ruleset.text()), standing, ranges)
+
     def apply(self, parts: Parts, ranges: Ranges) -> dict[str, str]:
-        """Bring the kernel to parts. Returns refusals, by service."""
+        """Bring the kernel to parts. Returns refusals by IPVS and of addresses, by service."""
         known = self._is_known and ranges == self._ranges
         self._is_known = False
         changed = {key for key in {**self._parts, **parts} if self._parts.get(key) is not parts.get(key)}
@@ -132,12 +142,13 @@ class Node:
     def _change(self, old: Union, parts: Parts) -> dict[str, str]:
         """From old to the parts that have come in its place; what costs, costs for these alone."""
         new = union(parts.values())
-        come, gone = new.addresses - old.addresses, old.addresses - self._all("addresses")
+        come = new.addresses - old.addresses - self._others
+        gone = old.addresses - self._all("addresses") - self._others
         appeared, left = new.remote - old.remote, old.remote - self._all("remote")
         refused = self._put_addresses(come)
         fronts = {**old.servers, **new.servers}
         failed = self._perform(list(servers.additions(self._those(fronts), new.servers)))
-        before, after = old.elements | _listed(gone, left), new.elements | _listed(come, appeared)
+        before, after = {**old.elements, **_listed(gone, left)}, {**new.elements, **_listed(come, appeared)}
         chains = {name: rules for name, rules in new.chains.items() if old.chains.get(name) != rules}
         if text := table.update(before, after, old.chains.keys() - new.chains.keys(), chains):
             self._rules.write(text, self._digest())
@@ -157,21 +168,24 @@ class Node:
         """From whatever there is to all parts; nothing is written where it is right."""
         assert self._ranges is not None
         wanted = union(self._parts.values())
-        self._open_device()
+        stale = self._open_device()
         kernel.set_up()
         have = device.addresses(self._route, self._index)
-        refused = self._put_addresses(wanted.addresses - have)
-        self._standing = self._ipvs.standing(have | wanted.addresses)
+        # One that the node itself has, by another link, is not ours to take: its own programs are asked there too.
+        self._others = have.others
+        due = wanted.addresses - have.others
+        refused = self._put_addresses(due - have.ours)
+        self._standing = self._ipvs.standing(have.ours | wanted.addresses | stale)
         failed = self._perform(list(servers.additions(self._standing, wanted.servers)))
         if not self._rules.stands(digest := self._digest()):
-            elements = wanted.elements | _listed(wanted.addresses, wanted.remote)
+            elements = {**wanted.elements, **_listed(due, wanted.remote)}
             text = table.base(self._ranges) + table.update({}, elements, (), wanted.chains)
             self._rules.write(text, digest)
         self._note()
         failed |= self._perform(list(servers.removals(self._standing, wanted.servers, self._since, time.monotonic())))
         self._since = {key: at for key, at in self._since.items() if key[0] in wanted.servers}
         self._note_leaving(wanted.servers)
-        return _by_service(self._parts, failed, refused | self._take_addresses(have - wanted.addresses))
+        return _by_service(self._parts, failed, refused | self._take_addresses(have.ours - due))
 
     def _note_leaving(self, wanted: Mapping[Front, Server]) -> None:
         there = self._those(wanted)
@@ -192,24 +206,28 @@ class Node:
         self._perform(list(servers.removals(there, wanted, self._since, time.monotonic())))
         self._note_leaving({front: wanted[front] for front in fronts})
 
-    def _open_device(self) -> None:
+    def _open_device(self) -> set[str]:
+        """Have the device. Returns the addresses of one that somebody has deleted: there are virtual servers left."""
         found = device.find(self._route)
+        sysctl.save(self._saved, kernel.SETTINGS)
         if found is None:
             device.add(self._route)
             self._lines += 1
             found = device.find(self._route)
             assert found is not None
-            self._kept = {name.removeprefix(_PREFIX): sysctl.read(name) for name in kernel.SETTINGS}
-            device.keep(self._route, self._kept)
-            self._index = found[0]
-        elif self._index != found[0]:
+            self._index, self._kept = found
+            return ruleset.addresses()
+        if self._index != found[0]:
             self._index, self._kept = found
             self._rules = Ruleset(self._kept.get("rules", ""), self._kept.get("seen", ""), self._rules.written)
+        return set()
 
     def _digest(self) -> str:
         """A number for the whole table."""
         assert self._ranges is not None
-        return hex(hash_of(table.base(self._ranges)) + sum(part.digest for part in self._parts.values()))
+        shared = sorted(self._others & self._all("addresses")) if self._others else []
+        total = sum(part.digest for part in self._parts.values())
+        return hex(hash_of(table.base(self._ranges) + "".join(shared)) + total)
 
     def _note(self) -> None:
         """Keep with the device what the table is and looks like, for a later look and for the next agent."""
@@ -223,13 +241,28 @@ class Node:
         self._standing = servers.after(self._standing, (step for step in steps if step not in refused))
         return refused
 
-    def _put_addresses(self, wanted: set[str]) -> dict[str, str]:
+    def _put_addresses(self, wanted: Set[str]) -> dict[str, str]:
         self._lines += len(wanted)
         return device.put(self._route, self._index, wanted) if wanted else {}
 
-    def _take_addresses(self, unwanted: set[str]) -> dict[str, str]:
+    def _take_addresses(self, unwanted: Set[str]) -> dict[str, str]:
         self._lines += len(unwanted)
         return device.take(self._route, self._index, unwanted) if unwanted else {}
+
+
+def at_fault(parts: Parts, ranges: Ranges) -> dict[str, str]:
+    """Which ones nft would not take, and its words; found by halves. None if it does not take the table itself."""
+    base, found = table.base(ranges), dict[str, str]()
+    groups = [] if ruleset.refusal(base) else [sorted(parts)]
+    while groups:
+        group = groups.pop()
+        whole = union(parts[key] for key in group)
+        words = ruleset.refusal(base + table.update({}, whole.elements, (), whole.chains))
+        if words and len(group) == 1:
+            found[group[0]] = words
+        elif words:
+            groups += [group[: len(group) // 2], group[len(group) // 2 :]]
+    return found
 
 
 def _by_service(parts: Parts, failed: Mapping[Step, str], addresses: Mapping[str, str]) -> dict[str, str]:
@@ -243,38 +276,43 @@ def _by_service(parts: Parts, failed: Mapping[Step, str], addresses: Mapping[str
     return refused
 
 
-def inspect(ports: Sequence[ServicePort], ranges: Ranges, scheduler: str, hertz: int) -> Inspection:
+def inspect(made: Part, ranges: Ranges, hertz: int) -> Inspection:
     """What the kernel has of a service, read anew. Raises RulesUnavailable, RulesRefused, OSError."""
     with netlink.Socket() as route:
-        found = device.find(route)
-        have = device.addresses(route, found[0]) if found else set()
+        have = _addresses(route)
     ipvs = kernel.Ipvs(hertz)
     try:
-        standing = ipvs.standing(have | {port.cluster_ip for port in ports})
+        standing = ipvs.standing(have.ours | made.addresses)
     finally:
         ipvs.close()
     there = lines.listed(ruleset.read()) if ruleset.fingerprint() else lines.Listed()
-    return lines.inspection(ports, ranges, scheduler, have, standing, there)
+    return lines.inspection(made, ranges, have, standing, there)
 
 
-def remove() -> None:
-    """Take all of it out of the kernel and give the settings back; at once where there is nothing."""
+def _addresses(route: netlink.Socket) -> Addresses:
+    found = device.find(route)
+    return device.addresses(route, found[0] if found else 0)
+
+
+def remove(run: Path) -> None:
+    """Take all of it out of the kernel and give the settings back; at once where there is nothing.
+
+    Whatever of it somebody has deleted: the table knows the addresses as well as the device does.
+    """
     with netlink.Socket() as route:
-        found = device.find(route)
-        if found is not None:
-            index, kept = found
-            have = device.addresses(route, index)
-            ipvs = kernel.Ipvs()
-            try:
-                steps = [servers.DeleteServer(front) for front in ipvs.standing(have)]
-                if refused := ipvs.perform(steps):
-                    raise RulesRefused("; ".join(list(refused.values())[:3]))
-            finally:
-                ipvs.close()
+        if Path(servers.PATH).exists():  # else there are none; asking the kernel would load the module
+            _remove_servers(_addresses(route).ours | ruleset.addresses())
         if ruleset.fingerprint():
             ruleset.load(table.removal())
-        if found is not None:
-            for name, value in kept.items():
-                if _PREFIX + name in kernel.SETTINGS:
-                    sysctl.write(_PREFIX + name, value)
+        sysctl.restore(run / _SAVED)
+        if device.find(route) is not None:
             device.delete(route)
+
+
+def _remove_servers(addresses: frozenset[str]) -> None:
+    ipvs = kernel.Ipvs()
+    try:
+        if refused := ipvs.perform([servers.DeleteServer(front) for front in ipvs.standing(addresses)]):
+            raise RulesRefused("; ".join(list(refused.values())[:3]))
+    finally:
+        ipvs.close()

@@ -26,7 +26,6 @@ MARK_TAGS = {"tcp": 0xB1, "udp": 0xB2}
 """The low 13 bits of a mark of ours; bit 13 says "masquerade", and the bits above it are a port's own."""
 _TAG_BITS = 0x1FFF
 _MARK_SHIFT = 14
-_SLOTS = 1 << 18
 
 Target = tuple[str, int]
 """Address and port of a real server."""
@@ -65,8 +64,16 @@ class Server:
     targets: frozenset[Target]
 
 
-Elements = Mapping[tuple[str, str], str]
-"""(set or map, key as nft spells it) → value; "" in a set."""
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """The node's: those of our device, and those of its other links, which no service takes from it."""
+
+    ours: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+
+
+Elements = Mapping[tuple[str, str], tuple[str, str]]
+"""(set or map, key as nft spells it) → what it leads to ("" in a set), and whose it is alone ("": nobody's)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +92,24 @@ class Part:
     """A number for the nftables side: equal for equal ones, on every node and in every run."""
 
 
-def part(ports: Sequence[ServicePort], ranges: Ranges, scheduler: str) -> Part:
-    """What one service needs."""
+def part(ports: Sequence[ServicePort], ranges: Ranges, scheduler: str, slots: Mapping[str, int]) -> Part:
+    """What one service needs. slots: the marks of its mark_names()."""
     servers: dict[Front, Server] = {}
-    elements: dict[tuple[str, str], str] = {}
+    elements: dict[tuple[str, str], tuple[str, str]] = {}
     chains: dict[str, tuple[str, ...]] = {}
     for port in ports:
-        servers.update(_servers(port, scheduler))
+        servers.update(_servers(port, scheduler, slots))
         elements.update(_elements(port))
         if port.is_external and port.endpoints:
-            chains[_chain(port)] = tuple(_external(port, ranges))
+            chains[_chain(port)] = tuple(_external(port, ranges, slots))
     addresses = {port.cluster_ip for port in ports} | {item for port in ports for item in port.load_balancer_ips}
     remote = {item.address for port in ports for item in port.reachable if not item.local}
-    digest = _digest(elements, chains, sorted(remote))
+    digest = digest_of(elements, chains, remote)
     return Part(servers, frozenset(addresses), frozenset(remote), elements, chains, digest)
 
 
-def _digest(elements: Elements, chains: Mapping[str, tuple[str, ...]], remote: Sequence[str] = ()) -> int:
-    return hash_of(repr((sorted(elements.items()), sorted(chains.items()), remote)))
+def digest_of(elements: Elements, chains: Mapping[str, tuple[str, ...]], remote: Iterable[str] = ()) -> int:
+    return hash_of(repr((sorted(elements.items()), sorted(chains.items()), sorted(remote))))
 
 
 def hash_of(text: str) -> int:
@@ -110,13 +117,13 @@ def hash_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _servers(port: ServicePort, scheduler: str) -> Iterator[tuple[Front, Server]]:
+def _servers(port: ServicePort, scheduler: str, slots: Mapping[str, int]) -> Iterator[tuple[Front, Server]]:
     def server(endpoints: Iterable[Endpoint]) -> Server:
         return Server(scheduler, port.affinity, frozenset((item.address, item.port) for item in endpoints))
 
     yield Front(port.protocol, port.cluster_ip, port.port), server(port.internal)
     for local, masquerade in _marked_ways(port) if port.is_external else ():
-        front = Front(mark=_mark(port, local, masquerade))
+        front = Front(mark=_mark(port, local, masquerade, slots))
         yield front, server(port.local_endpoints if local else port.endpoints)
 
 
@@ -127,36 +134,40 @@ def _marked_ways(port: ServicePort) -> list[tuple[bool, bool]]:
     return [(False, True)] if port.internal_local else []
 
 
-def _elements(port: ServicePort) -> Iterator[tuple[tuple[str, str], str]]:
+def _elements(port: ServicePort) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+    owner, chain, refuse = port.service, f"goto {_chain(port)}", "goto refuse"
     here = f"{port.cluster_ip} . {port.protocol} . {port.port}"
     if port.internal:
-        yield ("served", here), ""
+        yield ("served", here), ("", owner)
     else:
-        yield ("closed", here), "drop" if port.endpoints else "goto refuse"
+        yield ("closed", here), ("drop" if port.endpoints else refuse, owner)
     for address in port.load_balancer_ips:
         asked = f"{address} . {port.protocol} . {port.port}"
         if port.endpoints:
-            yield ("served", asked), ""
-            yield ("balanced", asked), f"goto {_chain(port)}"
+            yield ("served", asked), ("", owner)
+            yield ("balanced", asked), (chain, owner)
+        else:
+            yield ("closed", asked), (refuse, owner)
     if port.node_port:
         number = f"{port.protocol} . {port.node_port}"
-        name, verdict = ("node_ports", f"goto {_chain(port)}") if port.endpoints else ("closed_ports", "goto refuse")
-        yield (name, number), verdict
+        yield ("node_ports" if port.endpoints else "closed_ports", number), (chain if port.endpoints else refuse, owner)
 
 
-def _external(port: ServicePort, ranges: Ranges) -> Iterator[str]:
+def _external(port: ServicePort, ranges: Ranges, slots: Mapping[str, int]) -> Iterator[str]:
     """The port's chain, for the first packet of those who ask at a node port or a load balancer's address."""
     nat = f"meta l4proto {port.protocol} dnat ip to"
     masquerade = f"meta mark set meta mark or {MASQUERADE_MARK:#x}"
     everywhere = f"{nat} {port.cluster_ip}:{port.port}"
     yield f"ip daddr 127.0.0.0/8 {masquerade} {nat} {_by_chance(port)}"
     if not port.external_local:
-        marked = f"meta mark set {_mark(port, False, True):#x} accept"
-        yield marked if port.internal_local else f"{masquerade} {everywhere}"
+        if port.internal_local:
+            yield f"meta mark set {_mark(port, False, True, slots):#x} accept"
+        else:
+            yield f"{masquerade} {everywhere}"
         return
     for source, masqueraded in ((f"ip saddr {ranges.pod_cidr}", False), ("fib saddr type local", True)):
         if port.internal_local:
-            yield f"{source} meta mark set {_mark(port, False, masqueraded):#x} accept"
+            yield f"{source} meta mark set {_mark(port, False, masqueraded, slots):#x} accept"
         else:
             yield f"{source} {masquerade} {everywhere}" if masqueraded else f"{source} {everywhere}"
     if not port.local_endpoints:
@@ -165,7 +176,7 @@ def _external(port: ServicePort, ranges: Ranges) -> Iterator[str]:
     elif port.internal_local:
         yield everywhere
     else:
-        yield f"meta mark set {_mark(port, True, False):#x} accept"
+        yield f"meta mark set {_mark(port, True, False, slots):#x} accept"
 
 
 def _by_chance(port: ServicePort) -> str:
@@ -177,25 +188,33 @@ def _by_chance(port: ServicePort) -> str:
 
 def host_ports(items: Iterable[HostPort]) -> Part:
     """What the host ports of this node's pods need: NAT alone."""
-    elements: dict[tuple[str, str], str] = {}
+    elements: dict[tuple[str, str], tuple[str, str]] = {}
     chains: dict[str, tuple[str, ...]] = {}
     mark = f"meta mark set meta mark or {MASQUERADE_MARK:#x}"
     for item in items:
         name = _hashed("host", f"{item.pod}|{item.protocol}|{item.address}|{item.port}|{item.target}")
         number = f"{item.protocol} . {item.port}"
         key = ("host_ports_at", f"{item.address} . {number}") if item.address else ("host_ports", number)
-        elements.setdefault(key, f"goto {name}")
+        elements.setdefault(key, (f"goto {name}", ""))
         chains[name] = (
             # Back to where it came from, or from an address that no pod can answer: the node must be the source.
             f"ip saddr {{ {item.target.address}, 127.0.0.0/8 }} {mark}",
             f"meta l4proto {item.protocol} dnat ip to {item.target}",
         )
-    return Part(elements=elements, chains=chains, digest=_digest(elements, chains))
+    return Part(elements=elements, chains=chains, digest=digest_of(elements, chains))
 
 
-def _mark(port: ServicePort, local: bool, masquerade: bool) -> int:
-    digest = hashlib.sha256(f"{_identity(port)}|{local}".encode()).digest()
-    slot = 1 + int.from_bytes(digest[:4], "big") % (_SLOTS - 1)
+def mark_names(ports: Sequence[ServicePort]) -> set[str]:
+    """What of a service needs a mark of its own: each has a slot of marks.py."""
+    return {_mark_name(port, local) for port in ports if port.is_external for local, _ in _marked_ways(port)}
+
+
+def _mark_name(port: ServicePort, local: bool) -> str:
+    return f"{_identity(port)}|{local}"
+
+
+def _mark(port: ServicePort, local: bool, masquerade: bool, slots: Mapping[str, int]) -> int:
+    slot = slots[_mark_name(port, local)]
     return slot << _MARK_SHIFT | (MASQUERADE_MARK if masquerade else 0) | MARK_TAGS[port.protocol]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import socket
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ _NFT = 10 << 8
 _GET_RULE, _GET_ELEMENTS, _GET_GENERATION = _NFT | 7, _NFT | 13, _NFT | 16
 _GENERATION = 1
 _RULE_TABLE, _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 1, 2, 3
+_ELEMENT_KEY, _DATA_VALUE = 1, 1
 _HEADER = struct.pack("!BBH", 2, 0, 0)  # struct nfgenmsg: AF_INET
 _DEADLINE = 30.0
 
@@ -79,9 +81,23 @@ def load(text: str) -> None:
     _nft(["-f", "-"], text)
 
 
+def refusal(text: str) -> str:
+    """Why nft would not do all of it, in its words; "" where it would. Changes nothing. Raises RulesUnavailable."""
+    try:
+        _nft(["-c", "-f", "-"], text)
+    except RulesRefused as error:
+        return str(error)
+    return ""
+
+
 def read() -> str:
     """The table as JSON, by nft. Raises RulesRefused where there is none, RulesUnavailable."""
     return _nft(["-j", "list", "table", "ip", TABLE])
+
+
+def text() -> str:
+    """The table in nft's own words. Raises RulesRefused where there is none, RulesUnavailable."""
+    return _nft(["-s", "list", "table", "ip", TABLE])
 
 
 def _nft(arguments: list[str], text: str = "") -> str:
@@ -114,17 +130,30 @@ def fingerprint() -> str:
     return f"{total & (1 << 64) - 1:016x}" if total else ""
 
 
+def addresses() -> set[str]:
+    """The service addresses that the table knows; none where there is no table."""
+    with netlink.Socket(_NETLINK_NETFILTER) as connection:
+        return {socket.inet_ntoa(_value(element)) for element in _elements(connection, "addresses")}
+
+
+def _value(element: bytes) -> bytes:
+    [entry] = netlink.attributes(element).values()
+    return netlink.attributes(netlink.attributes(entry)[_ELEMENT_KEY])[_DATA_VALUE]
+
+
 def _pieces(connection: netlink.Socket) -> Iterator[bytes]:
     table = netlink.attribute(_RULE_TABLE, TABLE.encode() + b"\0")
     for body in _dump(connection, netlink.Request(_GET_RULE, 0, _HEADER + table, f"list the rules of {TABLE}")):
         yield body[4:]
-    for name in SETS:
-        which = netlink.attribute(_LIST_TABLE, TABLE.encode() + b"\0")
-        which += netlink.attribute(_LIST_SET, name.encode() + b"\0")
-        request = netlink.Request(_GET_ELEMENTS, 0, _HEADER + which, f"list {name} of {TABLE}")
-        for body in _dump(connection, request):
-            found = netlink.attributes(body, 4).get(_LIST_ELEMENTS, b"")
-            yield from (name.encode() + element for element in _split(found))
+    for name in (*SETS, "themselves"):
+        yield from (name.encode() + element for element in _elements(connection, name))
+
+
+def _elements(connection: netlink.Socket, name: str) -> Iterator[bytes]:
+    which = netlink.attribute(_LIST_TABLE, TABLE.encode() + b"\0")
+    which += netlink.attribute(_LIST_SET, name.encode() + b"\0")
+    for body in _dump(connection, netlink.Request(_GET_ELEMENTS, 0, _HEADER + which, f"list {name} of {TABLE}")):
+        yield from _split(netlink.attributes(body, 4).get(_LIST_ELEMENTS, b""))
 
 
 def _dump(connection: netlink.Socket, request: netlink.Request) -> list[bytes]:

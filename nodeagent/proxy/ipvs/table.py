@@ -8,8 +8,8 @@
                                 ▼
                           IPVS (NAT) ─► postrouting   marked, or a pod that reaches itself: masquerade
 
-Sets and maps hold what services add, one lookup for each packet that opens a connection. Owns the table
-`ip podplane-ipvs` and nothing else. Cannot fail.
+Sets and maps hold what services add, one lookup for each packet that opens a connection; a service's elements bear its
+name as comment, by which a restarted agent knows them. Owns the table `ip podplane-ipvs` and nothing else. Cannot fail.
 """
 
 from __future__ import annotations
@@ -115,6 +115,11 @@ def update(old: Elements, new: Elements, gone: Iterable[str], chains: Mapping[st
 def _each(verb: str, elements: Elements, *, values: bool = True) -> Iterator[str]:
     grouped: dict[str, list[str]] = {}
     for (name, key), value in sorted(elements.items()):
-        grouped.setdefault(name, []).append(f"{key} : {value}" if values and value else key)
+        grouped.setdefault(name, []).append(_element(key, *value) if values else key)
     for name, items in grouped.items():
         yield f"{verb} element ip {TABLE} {name} {{ {', '.join(items)} }}"
+
+
+def _element(key: str, verdict: str, owner: str) -> str:
+    named = f'{key} comment "{owner}"' if owner else key
+    return f"{named} : {verdict}" if verdict else named
