@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -62,18 +63,32 @@ def inside(pin: Path, work: Callable[[], T]) -> T:
 
 def command(pin: Path, line: str, text: str = "") -> str:
     """Run a command in the namespace and return what it prints; it must succeed."""
-    done = subprocess.run(
-        ["nsenter", f"--net={pin}", *line.split()], input=text, capture_output=True, text=True, timeout=patient(20)
+    done = inside(
+        pin,
+        lambda: subprocess.run(
+            line.split(), input=text, capture_output=True, text=True, timeout=patient(20), check=False
+        ),
     )
     assert done.returncode == 0, f"{line}: {done.stderr}"
     return done.stdout
 
 
-class Server:
-    """Answers each connection and datagram with its name and the address that it sees asking."""
+def ip(pin: Path, *lines: str) -> None:
+    """Do what these lines tell iproute2's `ip`, in one process: one costs a third of a second in an emulated VM."""
+    command(pin, "ip -batch -", "".join(f"{line}\n" for line in lines))
 
-    def __init__(self, pin: Path, name: str, address: str, port: int, udp: bool = False) -> None:
+
+class Server:
+    """Answers each connection and datagram with its name and the address that it sees asking.
+
+    lasting: a connection goes on until the client ends it; what it says is repeated.
+    """
+
+    def __init__(
+        self, pin: Path, name: str, address: str, port: int, udp: bool = False, *, lasting: bool = False
+    ) -> None:
         self.name = name
+        self._lasting = lasting
         kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
         self._socket = inside(pin, lambda: socket.socket(socket.AF_INET, kind))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -96,8 +111,16 @@ class Server:
                     connection, peer = self._socket.accept()
                     with connection:
                         connection.sendall(f"{self.name} {peer[0]}".encode())
+                        if self._lasting:
+                            threading.Thread(target=self._repeat, args=[connection.dup()], daemon=True).start()
             except OSError:
                 return
+
+    @staticmethod
+    def _repeat(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            while data := connection.recv(100):
+                connection.sendall(data)
 
     def close(self) -> None:
         # A close alone would not wake the thread, whose system call holds the socket and so the namespace.
@@ -118,6 +141,27 @@ def ask(pin: Path, address: str, port: int, timeout: float = 2.0, source: str = 
             return name, seen
 
     return inside(pin, connect)
+
+
+class Talk:
+    """A connection to a lasting server."""
+
+    def __init__(self, pin: Path, address: str, port: int) -> None:
+        self._socket = inside(pin, lambda: socket.create_connection((address, port), patient(2)))
+        self._socket.settimeout(patient(2))
+        self.name = self._socket.recv(100).decode().split()[0]
+        """Who answers."""
+
+    def say(self, words: str) -> str:
+        """What comes back. Raises what the socket does."""
+        self._socket.sendall(words.encode())
+        return self._socket.recv(100).decode()
+
+    def close(self) -> None:
+        """End it at once, by a reset: otherwise it is remembered for two minutes."""
+        if self._socket.fileno() >= 0:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._socket.close()
 
 
 class Flow:
@@ -159,14 +203,12 @@ class World:
         self.mode = "iptables"
         """The proxy mode of the node."""
         self._pins: list[Path] = []
-        self._open: list[Server | Flow] = []
+        self._open: list[Server | Flow | Talk] = []
         self.node = self.namespace("node")
         self.client = self.namespace("client")
-        command(self.node, f"ip link add up0 type veth peer name up0 netns {self.client}")
-        for pin, address in ((self.node, NODE), (self.client, CLIENT)):
-            command(pin, f"ip address add {address}/24 dev up0")
-            command(pin, "ip link set up0 up")
-        command(self.node, f"ip route add default via {CLIENT}")
+        ip(self.node, f"link add up0 type veth peer name up0 netns {self.client}")
+        ip(self.client, f"address add {CLIENT}/24 dev up0", "link set up0 up")
+        ip(self.node, f"address add {NODE}/24 dev up0", "link set up0 up", f"route add default via {CLIENT}")
         # Sent to a client beside the node, redirects use up what the kernel allows of refusals.
         command(self.node, "sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.up0.send_redirects=0")
 
@@ -184,10 +226,17 @@ class World:
         command(pin, "ip link set lo up")
         return pin
 
-    def serve(self, pin: Path, name: str, address: str, port: int, udp: bool = False) -> Server:
-        server = Server(pin, name, address, port, udp)
+    def serve(
+        self, pin: Path, name: str, address: str, port: int, udp: bool = False, *, lasting: bool = False
+    ) -> Server:
+        server = Server(pin, name, address, port, udp, lasting=lasting)
         self._open.append(server)
         return server
+
+    def talk(self, pin: Path, address: str, port: int) -> Talk:
+        talk = Talk(pin, address, port)
+        self._open.append(talk)
+        return talk
 
     def flow(self, pin: Path, address: str, port: int) -> Flow:
         flow = Flow(pin, address, port)
@@ -206,14 +255,24 @@ class World:
             pin.unlink()
 
 
+def _settings(*under: str) -> Iterator[tuple[str, str]]:
+    """Those of /proc/sys/net in the calling thread's namespace. Not by sysctl(8): a process costs more in a VM."""
+    for place in under:
+        path = Path("/proc/sys/net", place)
+        for file in path.iterdir() if path.is_dir() else (path,):
+            with contextlib.suppress(OSError):  # there are some that can only be written
+                yield str(file), file.read_text().strip()
+
+
 def traces(pin: Path, directory: Path) -> dict[str, object]:
     """What must be the same before and after: the namespace's links, routes, rules and settings, and our mounts."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    lines = command(pin, "ip -4 -o -batch -", "link show\nroute show table all\n").splitlines()
     return {
-        "links": sorted(line.split()[1] for line in command(pin, "ip -o link show").splitlines()),
-        "routes": command(pin, "ip -4 route show table all"),
-        "tables": [line for line in command(pin, "nft list tables").splitlines() if line.endswith(" podplane")],
-        "settings": command(pin, "sysctl -e net.ipv4.ip_forward net.ipv4.conf.all net.bridge"),
+        "links": sorted(line.split()[1] for line in lines if line[0].isdigit() and line.split()[0].endswith(":")),
+        "routes": [line for line in lines if not line.split()[0].endswith(":")],
+        "tables": [line for line in command(pin, "nft list tables").splitlines() if " podplane" in line],
+        "settings": inside(pin, lambda: dict(_settings("ipv4/ip_forward", "ipv4/conf/all", "ipv4/vs", "bridge"))),
         "mounts": [line for line in mounts if f" {directory}/" in line],
         "files": sorted(str(path) for path in directory.rglob("*")),
     }

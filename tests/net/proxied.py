@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nodeagent.proxy.ipvs import servers
+from nodeagent.proxy.ipvs import table as ipvs_table
+from nodeagent.proxy.ipvs.plan import DEVICE
 from nodeagent.proxy.mode import Ranges
 from nodeagent.proxy.nftables.table import TABLE
 from nodeagent.proxy.runner import Pace
@@ -17,7 +20,7 @@ from nodeagent.sandbox.network import Network
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
 from podplane.v1 import endpointslice_pb2, service_pb2
-from tests.net.kernel import CLIENT, NODE, World, ask, command, inside, traces
+from tests.net.kernel import CLIENT, NODE, World, ask, command, inside, ip, traces
 from tests.nodeagent.proxy.objects import service, slice_of
 from tests.support.waiting import patient
 
@@ -28,6 +31,7 @@ REMOTE_PODS, R = "10.77.2.0/24", "10.77.2.9"
 """The client's machine plays another node as well, with one pod."""
 WEB, EMPTY = "10.96.0.10", "10.96.0.11"
 PACE = Pace(look=0.1)
+TABLES = {TABLE, ipvs_table.TABLE}
 
 
 @dataclass
@@ -106,17 +110,14 @@ def on_node(
             network.close()
 
     before, rules = traces(world.node, world.directory), saved(world.node)
-    for line in (
-        f"route replace 10.96.0.0/16 via {NODE}",
-        f"route replace {PODS} via {NODE}",
-        f"address add {R}/32 dev lo",
-    ):
-        command(world.client, f"ip {line}")
+    reached = (f"route replace {network} via {NODE}" for network in ("10.96.0.0/16", PODS))
+    ip(world.client, *reached, f"address add {R}/32 dev lo")
     inside(world.node, lambda: asyncio.run(run()))
     assert traces(world.node, world.directory) == before
-    assert not spared or foreign(saved(world.node)) == foreign(rules)
-    assert "PODPLANE" not in saved(world.node)
-    assert "podplane" not in command(world.node, "nft list ruleset")
+    left = saved(world.node)
+    assert not spared or foreign(left) == foreign(rules)
+    assert "PODPLANE" not in left
+    assert virtual_servers(world.node) == []
 
 
 def saved(pin: Path) -> str:
@@ -144,15 +145,39 @@ def empty() -> service_pb2.Service:
 
 
 def ours(pin: Path) -> list[str]:
-    """Everything of ours, of whichever mode: rules and jumps, chains, elements; without counters, in one order."""
+    """Everything of ours, of whichever mode: rules and jumps, chains, elements, virtual servers; in one order.
+
+    Without what changes by itself: counters, connections, clients that stay with their endpoints.
+    """
     lines = [line.split(" [")[0] for line in saved(pin).splitlines() if "PODPLANE" in line]
     for item in json.loads(command(pin, "nft -j list ruleset"))["nftables"]:
         [(kind, found)] = item.items()
-        if kind == "metainfo" or TABLE not in (found.get("table"), found.get("name")):
+        if kind == "metainfo" or not TABLES & {found.get("table"), found.get("name")}:
             continue
         elements = found.pop("elem", [])
         found.pop("handle")
         lines.append(f"{kind} {json.dumps(found)}")
         if "dynamic" not in found.get("flags", ()):
             lines += [f"{found['name']} {json.dumps(element)}" for element in elements]
-    return sorted(lines)
+    return sorted([*lines, *virtual_servers(pin), *(f"address {item}" for item in service_addresses(pin))])
+
+
+def virtual_servers(pin: Path) -> list[str]:
+    """Those of the ipvs mode and of anybody else, with the weights of their real servers."""
+    made = []
+    for front, server in standing(pin).items():
+        made.append(f"{front} {server.scheduler} {server.affinity}")
+        made += [f"{front} -> {target} {real.weight} {real.forwarding}" for target, real in server.reals.items()]
+    return made
+
+
+def standing(pin: Path) -> servers.Standing:
+    """The kernel's virtual servers; affinity in its ticks."""
+    table = Path(servers.PATH)
+    return servers.parse(inside(pin, lambda: table.read_text() if table.exists() else ""), 1)
+
+
+def service_addresses(pin: Path) -> list[str]:
+    """Those of the ipvs mode's device."""
+    lines = [line.split() for line in command(pin, "ip -o -4 address").splitlines()]
+    return [words[3] for words in lines if words[1] == DEVICE]

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.proxy.ipvs import ipvs
 from nodeagent.proxy.mode import Wanted
 from nodeagent.proxy.modes import KINDS
 from nodeagent.proxy.services import ports_of
@@ -22,8 +21,9 @@ from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.sandbox.network import Network, Settings
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
+from tests.net.conftest import missing
 from tests.net.kernel import World, command, inside
-from tests.net.proxied import CLUSTER, PACE, PODS, RANGES, A, B, Node, empty, flavours, proxied, web
+from tests.net.proxied import CLUSTER, PACE, PODS, RANGES, A, B, Node, empty, flavours, proxied, virtual_servers, web
 from tests.support.waiting import patient
 
 FAR_PODS, FAR = "10.77.3.0/24", "203.0.113.77"
@@ -47,6 +47,7 @@ def everything(pin: Path) -> dict[str, list[str]]:
         "routes": command(pin, "ip -4 route show table all"),
         "routing rules": command(pin, "ip -4 rule"),
         "settings": settings(pin),
+        "virtual servers": "\n".join(virtual_servers(pin)),
     }
     for flavour in flavours(pin):
         found[f"iptables-{flavour}"] = re.sub(r"(?m)^#.*\n|\[\d+:\d+\]", "", command(pin, f"iptables-{flavour}-save"))
@@ -54,8 +55,8 @@ def everything(pin: Path) -> dict[str, list[str]]:
 
 
 def settings(pin: Path) -> str:
-    done = subprocess.run(
-        ["nsenter", f"--net={pin}", "sysctl", "-a"], capture_output=True, text=True, timeout=patient(60), check=False
+    done = inside(
+        pin, lambda: subprocess.run(["sysctl", "-a"], capture_output=True, text=True, timeout=patient(60), check=False)
     )
     kept = (line for line in done.stdout.splitlines() if line.startswith("net.") and "neigh" not in line)
     return "\n".join(line for line in kept if not any(f".{name} " in line for name in _UNSTEADY))
@@ -78,8 +79,8 @@ async def build(world: World, pods: Mapping[str, str]) -> None:
         assert await node.program([web()[0], empty()], [web(A, B)[1]]) == ""
     services = {"default/web": ports_of(web()[0], [web(A, B)[1]], "node-1")}
     for kind in KINDS:
-        if kind.name != world.mode and not await kind.missing():
-            mode = await kind.open("rr")
+        if kind.name != world.mode and not missing(kind.name):
+            mode = await kind.open("rr", world.directory / "run")
             assert await mode.apply(Wanted(RANGES, services)) == {}
             await mode.close()
 
@@ -111,8 +112,9 @@ def test_cleanup_leaves_what_was_there_before(world: World, owner: str) -> None:
     there = everything(world.node)
     assert any("podplane-services" in line for line in there["nft"])
     assert any("podplane-vxlan" in line for line in there["links"])
-    has_ipvs = not inside(world.node, lambda: asyncio.run(ipvs.missing()))
+    has_ipvs = not missing("ipvs")
     assert any("podplane-ipvs0" in line for line in there["links"]) == has_ipvs
+    assert bool(there["virtual servers"]) == has_ipvs
     assert any("PODPLANE-SVC" in line for what in there for line in there[what])
     clean(world)
     after = everything(world.node)

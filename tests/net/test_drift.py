@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import pytest
 
 from nodeagent.proxy.changes import LONGEST_REST
+from nodeagent.proxy.ipvs import kernel
+from nodeagent.proxy.ipvs.plan import Front
+from nodeagent.proxy.ipvs.servers import DeleteReal, DeleteServer, PutReal, PutServer, Step
 from nodeagent.proxy.runner import Pace
 from nodeagent.proxy.sync import ProxySync
-from tests.net.kernel import NODE, World, command, until
+from tests.net.kernel import NODE, World, command, inside, until
 from tests.net.proxied import WEB, A, B, Node, empty, flavours, on_node, ours, proxied, saved, web
 from tests.support.waiting import promised
 
@@ -31,21 +35,28 @@ COMMIT
 """
 
 
+Damage = str | Callable[[], object]
+"""A command, or what to do, in the node's namespace."""
+
+
 async def mended(node: Node, whole: list[str], what: str) -> float:
     """Wait until everything of ours is whole again; how long it took."""
     return await asyncio.to_thread(until, lambda: ours(node.world.node) == whole, what, PATIENCE)
 
 
-async def breaks(node: Node, *lines: str, text: str = "") -> None:
+async def breaks(node: Node, *damages: Damage, text: str = "", promise: float = PROMISE) -> None:
     """Break what the proxy has programmed, twice, and see it mended each time, and in no time."""
     async with proxied(node):
         await node.program([web()[0], empty()], [web(B)[1]])
         whole, took = ours(node.world.node), []
         for _ in range(2):
-            for line in lines:
-                await asyncio.to_thread(command, node.world.node, line, text)
-            took.append(await mended(node, whole, f"mended after {lines}"))
-        assert min(took) < promised(PROMISE)
+            for damage in damages:
+                if isinstance(damage, str):
+                    await asyncio.to_thread(command, node.world.node, damage, text)
+                else:
+                    await asyncio.to_thread(inside, node.world.node, damage)
+            took.append(await mended(node, whole, f"mended after {damages}"))
+        assert min(took) < promised(promise)
         assert await node.ask(node.world.client, NODE, 30080) == ("b", "10.77.1.1")
 
 
@@ -90,6 +101,48 @@ def test_a_flushed_ruleset_is_mended_without_a_look(world: World, line: str) -> 
 def test_what_others_break_in_the_table_is_mended(world: World, line: str) -> None:
     world.mode = "nftables"
     on_node(world, lambda node: breaks(node, f"nft {line}"), pace=NEVER)
+
+
+HEARD = [
+    "nft flush ruleset",
+    "nft delete table ip podplane-ipvs",
+    "nft flush chain ip podplane-ipvs services",
+    f"nft delete element ip podplane-ipvs served {{ {WEB} . tcp . 80 }}",
+    f"ip address delete {WEB}/32 dev podplane-ipvs0",
+    "ip link delete podplane-ipvs0",
+]
+
+
+@pytest.mark.parametrize("line", HEARD)
+def test_what_others_break_of_ipvs_is_mended_as_soon_as_it_is_heard_of(balancing: World, line: str) -> None:
+    on_node(balancing, lambda node: breaks(node, line), pace=NEVER)
+
+
+def perform(*steps: Step) -> Callable[[], None]:
+    def work() -> None:
+        ipvs = kernel.Ipvs()
+        try:
+            assert ipvs.perform(steps) == {}
+        finally:
+            ipvs.close()
+
+    return work
+
+
+SERVED = Front("tcp", WEB, 80)
+LOOKED_AT: dict[str, Step] = {
+    "a virtual server is deleted": DeleteServer(SERVED),
+    "a real server is deleted": DeleteReal(SERVED, (B, 8080)),
+    "another scheduler chooses": PutServer(SERVED, "lc", 0, False),
+    "no connection is led to it": PutReal(SERVED, (B, 8080), 0, False),
+    "somebody else answers": PutReal(SERVED, ("10.9.9.9", 1), 1, True),
+}
+
+
+@pytest.mark.parametrize("what", LOOKED_AT)
+def test_virtual_servers_that_others_change_are_mended_by_a_look(balancing: World, what: str) -> None:
+    """IPVS tells nobody. A look may wait for 4 s here, whatever it costs: with the agent's pace none is left out."""
+    on_node(balancing, lambda node: breaks(node, perform(LOOKED_AT[what]), promise=5))
 
 
 def test_a_table_that_is_broken_while_no_agent_runs_is_mended_by_the_next(world: World) -> None:

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from nodeagent.proxy.ipvs import ipvs
+from nodeagent.proxy.mode import Wanted
+from nodeagent.proxy.services import ports_of
 from nodeagent.proxy.sync import ProxySync
-from tests.net.kernel import NODE, World, command
-from tests.net.proxied import PACE, WEB, A, B, Node, empty, on_node, ours, proxied, web
+from tests.net.conftest import missing
+from tests.net.kernel import NODE, World, command, inside
+from tests.net.proxied import (
+    PACE,
+    RANGES,
+    WEB,
+    A,
+    B,
+    Node,
+    empty,
+    on_node,
+    ours,
+    proxied,
+    saved,
+    service_addresses,
+    virtual_servers,
+    web,
+)
 
 WANTED = [web()[0], empty()], [web(A, B)[1]]
 
 
-@pytest.mark.parametrize(("first", "second"), [("iptables", "nftables"), ("nftables", "iptables")])
+PAIRS = [("iptables", "nftables"), ("nftables", "iptables"), ("ipvs", "nftables"), ("iptables", "ipvs")]
+"""Each there, back and there."""
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_a_node_changes_its_mode_without_losing_a_connection(world: World, first: str, second: str) -> None:
+    for mode in (first, second):
+        if reason := missing(mode):
+            pytest.skip(f"mode {mode} does not work here: {reason}")
+
     async def scenario(node: Node) -> None:
         async with proxied(node):
             await node.program(*WANTED)
@@ -38,14 +66,43 @@ def test_a_node_changes_its_mode_without_losing_a_connection(world: World, first
             async with proxied(successor):
                 assert await successor.program(*WANTED) == ""
                 assert successor.proxy.mode == mode
-            present = {"iptables" if "PODPLANE" in line else "nftables" for line in ours(node.world.node)}
-            assert present == {mode}
+            assert modes_of(node.world) == {mode}
         stop.set()
         assert await asking > 20
         assert failures == []
 
     world.mode = first
     on_node(world, scenario)
+
+
+def modes_of(world: World) -> set[str]:
+    """The modes that something in the kernel is of."""
+    found = {"iptables"} if "PODPLANE" in saved(world.node) else set()
+    tables = command(world.node, "nft list tables")
+    found |= {"nftables"} if "podplane-services" in tables else set()
+    balanced = virtual_servers(world.node) or service_addresses(world.node)
+    return found | ({"ipvs"} if "podplane-ipvs" in tables or balanced else set())
+
+
+def test_what_is_left_of_ipvs_goes_whatever_of_it_somebody_has_deleted(balancing: World) -> None:
+    ports = ports_of(web()[0], [web(A, B)[1]], "node-1")
+    ports = tuple(replace(port, external_local=True, local_endpoints=port.endpoints) for port in ports)
+
+    async def program() -> None:
+        mode = await ipvs.open("rr", balancing.directory)
+        assert await mode.apply(Wanted(RANGES, {"default/web": ports})) == {}
+        await mode.close()
+
+    before = command(balancing.node, "sysctl net.ipv4.vs")
+    for damage in ("ip link delete podplane-ipvs0", "nft delete table ip podplane-ipvs"):
+        inside(balancing.node, lambda: asyncio.run(program()))
+        assert len(virtual_servers(balancing.node)) == 3 * 3 + 2 * 3
+        assert command(balancing.node, "sysctl net.ipv4.vs") != before
+        command(balancing.node, damage)
+        inside(balancing.node, lambda: asyncio.run(ipvs.remove(balancing.directory)))
+        assert ours(balancing.node) == []
+        assert command(balancing.node, "sysctl net.ipv4.vs") == before
+        assert not list(balancing.directory.glob("ipvs*"))
 
 
 def test_auto_takes_the_fastest_mode_and_says_which(world: World) -> None:

@@ -1,4 +1,4 @@
-"""A service that iptables refuses, on the real kernel: it holds up no other and takes nothing from any."""
+"""A service that the kernel or its tool refuses: it holds up no other and takes nothing from any."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from nodeagent.proxy.iptables import adopt
 from nodeagent.proxy.iptables.isolate import Entry, Isolator
 from nodeagent.proxy.iptables.kernel import Iptables
 from nodeagent.proxy.iptables.rules import Part, assemble, part
+from nodeagent.proxy.ipvs import ipvs
 from nodeagent.proxy.mode import Wanted
 from nodeagent.proxy.nftables import nftables
-from nodeagent.proxy.services import ports_of
+from nodeagent.proxy.services import ServicePort, ports_of
 from nodeagent.proxy.sync import ProxySync
 from podplane.v1 import service_pb2
 from tests.net.kernel import CLIENT, NODE, World, command, until
@@ -131,6 +132,36 @@ def test_a_service_that_nftables_refuses_holds_up_no_other(world: World) -> None
             await mode.close()
 
     on_node(world, scenario)
+
+
+def test_a_service_that_nft_refuses_holds_up_no_other_in_mode_ipvs(balancing: World) -> None:
+    async def scenario(node: Node) -> None:
+        mode = await ipvs.open("rr", node.world.directory)
+        try:
+            web_ports = ports_of(web()[0], [web(B)[1]], "node-1")
+            good = replace(web_ports[0], node_port=0)
+            wanted: dict[str, tuple[ServicePort, ...]] = {
+                f"default/s{n}": (replace(good, service=f"default/s{n}", cluster_ip=f"10.96.1.{n}"),) for n in range(9)
+            }
+            bad = replace(good, service="default/bad", cluster_ip="10.96.0.77", node_port=30099)
+            assert await mode.apply(Wanted(RANGES, {**wanted, "default/bad": (bad,)})) == {}
+            # Beside others that change, and that come.
+            wanted["default/s3"] = (replace(wanted["default/s3"][0], affinity=60),)
+            wanted["default/web"] = web_ports
+            for _ in range(2):
+                errors = await mode.apply(Wanted(RANGES, {**wanted, "default/bad": (replace(bad, node_port=99999),)}))
+                assert list(errors) == ["default/bad"]
+                assert errors["default/bad"].startswith("nft: ")
+                for address, port in ((NODE, 30080), ("10.96.1.3", 80), ("10.96.1.8", 80), (NODE, 30099)):
+                    assert await node.ask(node.world.client, address, port) == ("b", "10.77.1.1")
+            taken = (replace(good, service="default/late", cluster_ip="10.96.0.78", node_port=30099),)
+            both = {**wanted, "default/bad": (replace(bad, node_port=99999),), "default/late": taken}
+            assert (await mode.apply(Wanted(RANGES, both)))["default/late"].endswith("is taken by default/bad")
+            assert await mode.apply(Wanted(RANGES, {**wanted, "default/late": taken})) == {}
+        finally:
+            await mode.close()
+
+    on_node(balancing, scenario)
 
 
 def heard(node: Node) -> list[tuple[str, str, str]]:

@@ -8,15 +8,20 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import struct
 import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from nodeagent import netlink
+from nodeagent.proxy.ipvs import messages
+from nodeagent.proxy.ipvs.plan import Front
 from nodeagent.proxy.services import Endpoint, HostPort
+from nodeagent.proxy.sync import ProxySync
 from podplane.v1 import endpointslice_pb2, service_pb2
-from tests.net.kernel import CLIENT, NODE, World, command, inside
-from tests.net.proxied import WEB, A, B, Node, R, empty, on_node, proxied, web
+from tests.net.kernel import CLIENT, NODE, Talk, World, command, inside, until
+from tests.net.proxied import EMPTY, PACE, WEB, A, B, Node, R, empty, on_node, ours, proxied, standing, web
 from tests.nodeagent.proxy.objects import Port, service, slice_of
 
 BRIDGE = "10.77.1.1"
@@ -52,8 +57,13 @@ async def is_silent(node: Node, where: str, address: str, port: int) -> bool:
 
 
 async def udp(node: Node, where: str, address: str, port: int) -> str:
+    return (await udp_seen(node, where, address, port))[0]
+
+
+async def udp_seen(node: Node, where: str, address: str, port: int) -> tuple[str, str]:
+    """Who answers a datagram, and the source that it saw."""
     pin = {"client": node.world.client, "node": node.world.node, **node.pods}[where]
-    return await asyncio.to_thread(node.world.flow(pin, address, port).ask)
+    return await asyncio.to_thread(node.world.flow(pin, address, port).answer)
 
 
 def scenario_of(body: Callable[[Node], Awaitable[None]]) -> Callable[[Node], Awaitable[None]]:
@@ -165,6 +175,31 @@ def test_affinity_ends_after_its_time_without_a_connection(moded: World) -> None
     on_node(moded, scenario_of(body))
 
 
+def test_udp_affinity_of_ipvs_ends_after_its_time_without_a_datagram(balancing: World) -> None:
+    async def body(node: Node) -> None:
+        await asyncio.to_thread(inside, node.world.node, lambda: remember_udp(1))
+        await node.program([wanted(sticky(1))], [placed(A, B, R)])
+        seen = {await udp(node, "client", NODE, 30080)}
+        started = time.monotonic()
+        while len(seen) == 1:
+            assert time.monotonic() - started < 60
+            await asyncio.sleep(2.6)  # not waiting for something: the silence is what is tested
+            seen.add(await udp(node, "client", NODE, 30080))
+
+    on_node(balancing, scenario_of(body))
+
+
+def remember_udp(seconds: int) -> None:
+    """Have IPVS forget a UDP flow after seconds of silence, for this namespace; it takes five minutes by itself."""
+    set_config, timeout_udp = 12, 6  # linux/ip_vs.h
+    with netlink.Socket(messages.NETLINK_GENERIC) as connection:
+        family = messages.read_family(connection.ask(messages.look_up_family()))
+        body = struct.pack("=BBH", set_config, 1, 0)
+        for kind in (timeout_udp - 2, timeout_udp - 1, timeout_udp):  # TCP, TCP that ends: 0 leaves them
+            body += netlink.attribute(kind, struct.pack("=I", seconds if kind == timeout_udp else 0))
+        connection.do(netlink.Request(family, 0, body, "set the time-outs of IPVS"))
+
+
 def outside_local(spec: service_pb2.ServiceSpec) -> None:
     spec.externalTrafficPolicy = "Local"
 
@@ -178,6 +213,7 @@ def test_an_external_policy_of_local_keeps_the_source_and_stays_here(moded: Worl
         await node.program([wanted(outside_local)], [placed(B, R)])
         assert await node.ask(node.world.client, NODE, 30080) == ("b", CLIENT)
         assert await node.answers(node.world.client, NODE, 30080) == {"b"}
+        assert [await udp_seen(node, "client", NODE, 30080) for _ in range(4)] == [("b", CLIENT)] * 4
         # Pods and the node itself ask inside the cluster, whichever address they use.
         for pin, address, port in (
             (node.pods["a"], NODE, 30080),
@@ -261,7 +297,9 @@ def test_an_internal_policy_of_local_stays_here(moded: World) -> None:
         await node.program([wanted(inside_local)], [placed(B, R)])
         for pin in (node.pods["a"], node.world.node):
             assert await node.answers(pin, WEB, 80) == {"b"}
+        assert [await udp_seen(node, "a", WEB, 80) for _ in range(4)] == [("b", A)] * 4
         assert await node.answers(node.world.client, NODE, 30080, times=24) == {"b", "r"}
+        assert {await udp(node, "client", NODE, 30080) for _ in range(24)} == {"b", "r"}
         await node.program([wanted(inside_local)], [placed(R)])
         for where in ("a", "node"):
             assert await is_silent(node, where, WEB, 80)
@@ -310,6 +348,101 @@ def test_a_load_balancers_address_leads_here(moded: World) -> None:
             await node.ask(node.world.client, "198.51.100.7", 80)
 
     on_node(moded, scenario_of(body))
+
+
+def test_a_load_balancer_at_the_nodes_own_address_leaves_the_node_its_own(moded: World) -> None:
+    def balanced(*addresses: str) -> service_pb2.Service:
+        made = wanted()
+        made.spec.type = "LoadBalancer"
+        for address in addresses:
+            made.status.loadBalancer.ingress.add(ip=address)
+        return made
+
+    async def stays_open(node: Node, address: str) -> None:
+        client = node.world.client
+        assert (await node.ask(client, address, 80))[0] == "b"
+        assert (await node.ask(client, address, 30080))[0] == "b"
+        assert (await node.ask(client, address, 8088))[0] == "b"
+        assert await node.ask(client, address, 9101) == ("own", CLIENT)
+
+    async def body(node: Node) -> None:
+        node.world.serve(node.world.node, "own", "0.0.0.0", 9101)
+        command(node.world.client, f"ip route add 198.51.100.0/24 via {NODE}")
+        node.proxy.set_host_ports(host_ports())
+        assert await node.program([balanced(NODE, "198.51.100.7")], [placed(B)]) == ""
+        await stays_open(node, NODE)
+        before = await asyncio.to_thread(ours, node.world.node)
+        # One that the node gets later is its own from then on, and a load balancer's alone when it has gone.
+        command(node.world.node, "ip address add 198.51.100.7/32 dev up0")
+        if node.world.mode == "ipvs":
+            gone = "address 198.51.100.7/32"
+            await asyncio.to_thread(until, lambda: gone not in ours(node.world.node), "left to the node")
+        await stays_open(node, "198.51.100.7")
+        assert (await node.proxy.inspect("default/web")).missingCount == 0
+        command(node.world.node, "ip address delete 198.51.100.7/32 dev up0")
+        await asyncio.to_thread(until, lambda: ours(node.world.node) == before, "taken again")
+        assert (await node.ask(node.world.client, "198.51.100.7", 80))[0] == "b"
+        # Without endpoints the port is refused there, and nothing else.
+        assert await node.program([balanced(NODE)], [placed()]) == ""
+        with pytest.raises(ConnectionRefusedError):
+            await node.ask(node.world.client, NODE, 80)
+        assert await node.ask(node.world.client, NODE, 9101) == ("own", CLIENT)
+
+    on_node(moded, scenario_of(body))
+
+
+def test_a_connection_outlives_its_endpoints_leaving(moded: World) -> None:
+    outer: list[Port] = [("talk", "TCP", 80, 30080, 8088)]
+    inner: list[Port] = [("talk", "TCP", 80, 0, 8088)]
+    services = [service("outer", WEB, outer), service("inner", EMPTY, inner)]
+
+    def placed_at(address: str) -> list[endpointslice_pb2.EndpointSlice]:
+        return [slice_of("outer", outer, [address]), slice_of("inner", inner, [address])]
+
+    async def body(node: Node) -> None:
+        for name, address in (("a", A), ("b", B)):
+            node.world.serve(node.pods[name], name, address, 8088, lasting=True)
+        await node.program(services, placed_at(A))
+        asked = [(node.world.client, NODE, 30080), (node.pods["b"], EMPTY, 80), (node.world.node, EMPTY, 80)]
+        talks = [await asyncio.to_thread(node.world.talk, *where) for where in asked]
+        assert [talk.name for talk in talks] == ["a"] * 3
+        await node.program(services, placed_at(B))
+        for where in asked:
+            assert await node.answers(*where, times=3) == {"b"}
+        assert [await asyncio.to_thread(talk.say, "still there?") for talk in talks] == ["still there?"] * 3
+        if node.world.mode == "ipvs":
+            await drains(node, talks)
+
+    async def drains(node: Node, talks: list[Talk]) -> None:
+        def left() -> dict[tuple[str, int], int]:
+            return {target: real.weight for target, real in standing(node.world.node)[inside_only].reals.items()}
+
+        inside_only = Front("tcp", EMPTY, 80)
+        assert left() == {(A, 8088): 0, (B, 8088): 1}
+        assert standing(node.world.node)[inside_only].reals[A, 8088].connections == 2
+        for talk in talks:
+            talk.close()
+        # IPVS remembers a connection for ten seconds after its reset.
+        await asyncio.to_thread(until, lambda: left() == {(B, 8088): 1}, "the one that left is gone", 30)
+
+    on_node(moded, scenario_of(body))
+
+
+def test_the_scheduler_that_is_asked_for_chooses(balancing: World) -> None:
+    async def scenario(node: Node) -> None:
+        for scheduler in ("lc", "sh"):
+            successor = Node(node.world, ProxySync("ipvs", node.world.directory, PACE, scheduler), node.pods)
+            async with proxied(successor):
+                assert await successor.program([wanted(outside_local)], [placed(A, B)]) == ""
+                found = standing(node.world.node)
+                assert {server.scheduler for server in found.values()} == {scheduler}
+                assert len(found) == 4
+                for address, port in ((WEB, 80), (NODE, 30080)):
+                    assert await node.answers(node.world.client, address, port, times=4) <= {"a", "b"}
+        # By the source's hash a client stays with one.
+        assert len(await node.answers(node.world.client, WEB, 80)) == 1
+
+    on_node(balancing, scenario)
 
 
 def test_a_load_balancer_may_ask_the_node_for_its_health(world: World) -> None:
