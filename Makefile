@@ -5,6 +5,7 @@ python := .venv/bin/python
 NODES ?= 3
 # Lets a caller narrow a run: make test PYTEST="-k scheduler".
 PYTEST ?=
+RESUME ?=
 
 .PHONY: help setup demo up down test test-deep test-vm check bench bench-services clean
 
@@ -34,9 +35,10 @@ test: setup  ## every behaviour once, at most 15 minutes on 2 cores
 test-deep: setup  ## long sweeps, fuzzing and soaks
 	@$(python) -m pytest -m deep --timeout 3600 $(PYTEST)
 
-test-vm: setup  ## real VMs under QEMU: IPVS, cgroup v2, systemd, reboot, power cut; at most 15 minutes
+# RESUME=1: goes on where a run was cut, if no file has changed since.
+test-vm: setup  ## real VMs under QEMU: IPVS, cgroup v2, systemd, reboot, power cut; at most 15 minutes; RESUME=1
 	@scripts/setup-vm
-	@$(python) -m pytest -m vm --timeout 900 $(PYTEST)
+	@RESUME=$(RESUME) $(python) -m pytest -m vm --timeout 900 $(PYTEST)
 
 check: setup  ## ruff, mypy --strict, import rules, fresh stubs, buf where npm is there
 	@scripts/check

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.vm.disk import disk
 from tests.vm.kernel import Unavailable, kernel
-from tests.vm.machine import Machine, Shape
+from tests.vm.machine import CHECKOUT, Machine, Shape
+from tests.vm.resume import Passed
+
+_passed = cache(lambda: Passed(CHECKOUT))
 
 MakeMachine = Callable[[Shape], Machine]
 MakeDisk = Callable[[str], Path]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """RESUME=1 leaves out the long tests that have passed before, with not a file changed since."""
+    known = _passed().tests() if os.environ.get("RESUME") else frozenset()
+    done = [item for item in items if item.nodeid in known]
+    items[:] = [item for item in items if item.nodeid not in known]
+    config.hook.pytest_deselected(items=done)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed and "vm" in report.keywords:
+        _passed().note(report.nodeid)
 
 
 @pytest.fixture(scope="session")

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 
+from tests.vm.channel import Remote, show
 from tests.vm.machine import CHECKOUT, Machine
 
 _NONE: Mapping[str, str] = {}
 
 
-def run(machine: Machine, *arguments: str, seconds: float, environment: Mapping[str, str] = _NONE) -> str:
-    """Run pytest in the guest with these arguments; fails with its report. Returns the report."""
+def start(
+    machine: Machine,
+    *arguments: str,
+    environment: Mapping[str, str] = _NONE,
+    sink: Callable[[bytes], None] | None = None,
+) -> Remote:
+    """Start pytest in the guest with these arguments; sink gets its output as it comes."""
     options = ["-q", "-p", "no:cacheprovider", "--timeout", f"{120 * machine.slowness:.0f}", "--color=no"]
-    done = machine.attempt(
+    remote = machine.start(
         CHECKOUT / ".venv/bin/python",
         *("-m", "pytest", *options, *arguments),
-        seconds=seconds,
         cwd=CHECKOUT,
         env={**machine.environment, **environment},
-        streamed=True,
+        sink=sink,
     )
-    assert done.status == 0, str(done)
-    return done.text
+    remote.feed(b"")
+    return remote
+
+
+def passed(machine: Machine, remote: Remote, *, seconds: float) -> int:
+    """Wait for a pytest and say how many tests passed; none may have failed."""
+    status = remote.wait(seconds * machine.slowness)
+    report = remote.said()
+    assert status == 0, report
+    found = re.search(r"(\d+) passed", report)
+    assert found is not None, report
+    return int(found[1])
+
+
+def run(machine: Machine, *arguments: str, seconds: float, environment: Mapping[str, str] = _NONE) -> int:
+    """Run pytest in the guest with these arguments; fails with its report. Returns how many tests passed."""
+    return passed(machine, start(machine, *arguments, environment=environment, sink=show), seconds=seconds)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from tests.vm import suite
@@ -17,7 +15,4 @@ SUITE = ("tests/nodeagent/runtime/test_pod_cgroups.py", "tests/nodeagent/runtime
 def test_containers_live_and_are_limited_on_cgroup_v2(boot: MakeMachine) -> None:
     machine = boot(Shape("v2", memory=2048))
     assert machine.run("stat", "-f", "-c", "%T", "/sys/fs/cgroup") == "cgroup2fs\n"
-    report = suite.run(machine, *SUITE, seconds=120, environment={"PODPLANE_TEST_RUNTIME": "crun"})
-    passed = re.search(r"(\d+) passed", report)
-    assert passed is not None
-    assert int(passed[1]) >= 30, report
+    assert suite.run(machine, *SUITE, seconds=120, environment={"PODPLANE_TEST_RUNTIME": "crun"}) >= 30
