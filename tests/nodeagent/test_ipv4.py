@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodeagent.ipv4 import is_address, number
@@ -16,6 +16,7 @@ SPELLINGS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(SPELLINGS)
 def test_what_ipaddress_takes_is_an_address_and_nothing_else(text: str) -> None:
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podplane import quantity
@@ -66,11 +66,13 @@ def test_whole_numbers_are_rounded_up(text: str, milli: int, value: int) -> None
     assert (quantity.milli(text), quantity.value(text)) == (milli, value)
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**18), 10**18))
 def test_milli_round_trip(amount: int) -> None:
     assert quantity.milli(quantity.of_milli(amount)) == amount
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**62), 2**62), st.booleans())
 def test_value_round_trip(amount: int, binary: bool) -> None:
     assert quantity.value(quantity.of_value(amount, binary=binary)) == amount
@@ -79,6 +81,7 @@ def test_value_round_trip(amount: int, binary: bool) -> None:
 SUFFIXES = ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "e3", "e-2", "E5"]
 
 
+@settings(deadline=None)
 @given(
     st.from_regex(r"[+-]?[0-9]{1,12}(\.[0-9]{0,6})?", fullmatch=True, alphabet="+-.0123456789"),
     st.sampled_from(SUFFIXES),

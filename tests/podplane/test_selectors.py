@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podplane import selectors
@@ -87,6 +87,7 @@ def test_messages() -> None:
 NAMES = st.from_regex("[a-z]([-a-z0-9]{0,5}[a-z0-9])?", fullmatch=True)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NAMES, NAMES, max_size=3), st.dictionaries(NAMES, NAMES, max_size=3))
 def test_printing_and_parsing_agree(wanted: dict[str, str], labels: dict[str, str]) -> None:
     selector = selectors.from_map(wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from google.protobuf.message_factory import GetMessageClass
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.api import wire
@@ -41,6 +41,7 @@ def test_a_frame_is_its_events_and_a_bookmark_only_a_revision() -> None:
     assert seen == [("ADDED", "a", "7"), ("BOOKMARK", "", "9")]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**63 - 1))
 def test_integers_are_encoded_as_protobuf_does(value: int) -> None:
     field = wire.number(session_pb2.ControlFrame.DESCRIPTOR, "revision")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodeagent.sandbox.ipam import AddressPool, PoolExhausted, gateway
@@ -42,6 +42,7 @@ def test_a_full_range_is_an_error(cidr: str) -> None:
         pool.allocate(cidr, taken)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(2, 14)), st.integers(0, 15))
 def test_what_is_given_is_free_and_for_pods(taken: set[int], last: int) -> None:
     used = {f"10.0.0.{number}" for number in taken}

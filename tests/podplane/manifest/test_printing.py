@@ -93,6 +93,7 @@ def test_any_text_survives_yaml(text: str) -> None:
     assert read_documents(to_yaml(message), "printed")[0].obj == message
 
 
+@settings(deadline=None)
 @given(st.integers(-62135596800, 253402300799))
 def test_any_time_survives(seconds: int) -> None:
     meta = meta_pb2.ObjectMeta(creationTimestamp=Timestamp(seconds=seconds))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodeagent.proxy.iptables.rules import JUMPS, Jump, Tables
@@ -127,6 +127,7 @@ def applied(old: tuple[str, ...], lines: list[str]) -> tuple[str, ...]:
     return tuple(rules)
 
 
+@settings(deadline=None)
 @given(
     gone=st.sets(st.integers(0, 40), max_size=8),
     added=st.lists(st.integers(0, 30), max_size=8),
