@@ -242,7 +242,10 @@ def _endpoints(
     for item in slices:
         if item.addressType not in ("", "IPv4"):
             continue
-        ports = [port.port for port in item.ports if port.name == name and (port.protocol or "TCP") == protocol]
+        # One without a number is for consumers that know what to make of it: kube-proxy passes over it, too.
+        ports = [
+            each.port for each in item.ports if each.port and (each.name, each.protocol or "TCP") == (name, protocol)
+        ]
         for endpoint in item.endpoints if ports else ():
             ready = _is_ready(endpoint.conditions)
             if endpoint.addresses and (ready or _still_serves(endpoint.conditions)):

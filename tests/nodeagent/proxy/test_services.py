@@ -149,6 +149,14 @@ def test_a_load_balancers_addresses_are_those_that_it_does_not_translate() -> No
     assert ports_of(made, [], "node-1")[0].load_balancer_ips == ("198.51.100.7", "198.51.100.8")
 
 
+def test_an_endpoints_port_without_a_number_is_passed_over() -> None:
+    ports = [("http", "TCP", 80, 0, 8080), ("admin", "TCP", 81, 0, 8081)]
+    item = slice_of("web", ports, ["10.77.1.2"])
+    item.ports[0].ClearField("port")
+    http, admin = ports_of(service("web", "10.96.0.10", ports), [item], "node-1")
+    assert (http.endpoints, [str(each) for each in admin.endpoints]) == ((), ["10.77.1.2:8081"])
+
+
 def test_a_load_balancers_ipv6_address_is_passed_over_and_a_wrong_one_refused() -> None:
     made = service("web", "10.96.0.10", [("", "TCP", 80, 0, 8080)])
     made.spec.type = "LoadBalancer"
