@@ -276,3 +276,10 @@ def traces(pin: Path, directory: Path) -> dict[str, object]:
         "mounts": [line for line in mounts if f" {directory}/" in line],
         "files": sorted(str(path) for path in directory.rglob("*")),
     }
+
+
+def assert_unchanged(pin: Path, directory: Path, before: dict[str, object]) -> None:
+    """The traces are those of before; what differs is named."""
+    after = traces(pin, directory)
+    for what in before:
+        assert after[what] == before[what], what

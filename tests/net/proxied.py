@@ -20,7 +20,7 @@ from nodeagent.sandbox.network import Network
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
 from podplane.v1 import endpointslice_pb2, service_pb2
-from tests.net.kernel import CLIENT, NODE, World, ask, command, inside, ip, traces
+from tests.net.kernel import CLIENT, NODE, World, ask, assert_unchanged, command, inside, ip, traces
 from tests.nodeagent.proxy.objects import service, slice_of
 from tests.support.waiting import patient
 
@@ -113,7 +113,7 @@ def on_node(
     reached = (f"route replace {network} via {NODE}" for network in ("10.96.0.0/16", PODS))
     ip(world.client, *reached, f"address add {R}/32 dev lo")
     inside(world.node, lambda: asyncio.run(run()))
-    assert traces(world.node, world.directory) == before
+    assert_unchanged(world.node, world.directory, before)
     left = saved(world.node)
     assert not spared or foreign(left) == foreign(rules)
     assert "PODPLANE" not in left

@@ -16,7 +16,7 @@ from nodeagent.sandbox.ipam import hardware_address
 from nodeagent.sandbox.network import BRIDGE, Network, Settings, host_link
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
-from tests.net.kernel import CLIENT, NODE, World, ask, command, inside, traces
+from tests.net.kernel import CLIENT, NODE, World, ask, assert_unchanged, command, inside, traces
 
 PODS, CLUSTER = "10.77.1.0/24", "10.77.0.0/16"
 GATEWAY, A, B = "10.77.1.1", "10.77.1.2", "10.77.1.3"
@@ -54,7 +54,7 @@ def on_node(world: World, closed: Closed, scenario: Callable[[Pods], Awaitable[N
 
     before = traces(world.node, world.directory)
     inside(world.node, lambda: asyncio.run(run()))
-    assert traces(world.node, world.directory) == before
+    assert_unchanged(world.node, world.directory, before)
 
 
 def datagram(source: str, target: str, port: int) -> bytes:

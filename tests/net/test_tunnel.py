@@ -19,7 +19,7 @@ from nodeagent.sandbox.network import Network, Settings
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.sandbox.tunnel import DEVICE, VNI
 from nodeagent.types import SandboxRequest
-from tests.net.kernel import CLIENT, NODE, World, ask, command, inside, traces, until
+from tests.net.kernel import CLIENT, NODE, World, ask, assert_unchanged, command, inside, traces, until
 
 CLUSTER = "10.77.0.0/16"
 NEAR, FAR, MOVED = "198.18.0.3", "198.18.1.1", "198.18.1.9"
@@ -106,7 +106,8 @@ class Segments:
         self.world.close_sockets()
         for machine in self.all:
             machine.agent(clean=True)
-        assert [traces(machine.pin, self.world.directory) for machine in self.all] == self._before
+        for machine, before in zip(self.all, self._before, strict=True):
+            assert_unchanged(machine.pin, self.world.directory, before)
 
 
 @pytest.fixture

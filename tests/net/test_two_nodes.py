@@ -11,7 +11,7 @@ from nodeagent.proxy.sync import Progress, ProxySync
 from nodeagent.sandbox.network import Network
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
-from tests.net.kernel import CLIENT, NODE, World, ask, inside, traces
+from tests.net.kernel import CLIENT, NODE, World, ask, assert_unchanged, inside, traces
 from tests.nodeagent.proxy.objects import Port, service, slice_of
 from tests.support.waiting import patient
 
@@ -97,6 +97,4 @@ def test_pods_of_two_nodes_reach_each_other_and_each_others_services_without_age
             machine.agent(clean=True)
             machine.run.rmdir()
     for machine, found in zip((one, two), before, strict=True):
-        after = traces(machine.pin, world.directory)
-        for what in found:
-            assert after[what] == found[what], what
+        assert_unchanged(machine.pin, world.directory, found)

@@ -12,7 +12,7 @@ from pathlib import Path
 from nodeagent.sandbox.network import Network
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
-from tests.net.kernel import World, command, inside, traces, until
+from tests.net.kernel import World, assert_unchanged, command, inside, traces, until
 
 PODS, CLUSTER = "10.77.1.0/24", "10.77.0.0/16"
 
@@ -62,6 +62,6 @@ def test_making_and_removing_at_once_leaves_nothing(world: World, tmp_path: Path
 
     before, open_before = traces(world.node, world.directory), descriptors()
     inside(world.node, lambda: asyncio.run(run()))
-    assert traces(world.node, world.directory) == before
+    assert_unchanged(world.node, world.directory, before)
     assert descriptors() == open_before
     assert not [thread.name for thread in threading.enumerate() if "sandbox-" in thread.name]

@@ -15,7 +15,7 @@ from nodeagent.sandbox import sysctl
 from nodeagent.sandbox.network import BRIDGE, SETTINGS, Network, Settings, host_link
 from nodeagent.sandbox.sandboxes import Sandboxes, SandboxFailure
 from nodeagent.types import SandboxRequest
-from tests.net.kernel import CLIENT, World, ask, command, in_thread, inside, traces, until
+from tests.net.kernel import CLIENT, World, ask, assert_unchanged, command, in_thread, inside, traces, until
 
 PODS, CLUSTER = "10.77.1.0/24", "10.77.0.0/16"
 A = SandboxRequest("pod-a", 0, "alpha", "10.77.1.2", sysctls={"net.ipv4.ip_unprivileged_port_start": "7"})
@@ -41,7 +41,7 @@ def on_node(
 
     before = traces(world.node, world.directory)
     inside(world.node, lambda: asyncio.run(run()))
-    assert traces(world.node, world.directory) == before
+    assert_unchanged(world.node, world.directory, before)
 
 
 def test_two_pods_reach_each_other_and_the_gateway(world: World) -> None:
@@ -285,7 +285,7 @@ def test_a_link_of_that_name_that_is_no_bridge_is_the_problem_and_stays(world: W
     command(world.node, f"ip link add {BRIDGE} type veth peer name other0")
     before = traces(world.node, world.directory)
     inside(world.node, lambda: asyncio.run(run()))
-    assert traces(world.node, world.directory) == before
+    assert_unchanged(world.node, world.directory, before)
 
 
 def test_the_uplink_is_the_given_address_or_the_default_route(world: World) -> None:
