@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,12 +10,13 @@ import pytest
 from google.protobuf.message import Message
 
 from devcluster.cluster import Cluster
-from podplane.kinds import DEPLOYMENT, POD, SERVICE
+from nodeagent.pods.stopping import HOLD
+from podplane.kinds import DEPLOYMENT, EVENT, POD, SERVICE
 from tests.support.api import Api
 from tests.support.load import Load
 from tests.support.network import own_mode_afterwards, restart_in
 from tests.support.objects import manifest
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, promised
 
 PORT = 30444
 # At SIGTERM it answers whoever is connected, and is gone: what comes later is refused.
@@ -114,6 +116,30 @@ def test_rolling_updates_lose_no_request_in_either_mode_nor_between(cluster: Clu
         counted = loaded.end()
     assert counted["done"] > 500
     assert counted["failed"] == 0, counted["words"]
+
+
+@pytest.mark.deep
+def test_a_pod_that_frozen_rules_lead_to_has_until_the_deadline(cluster: Cluster, api: Api, loaded: Load) -> None:
+    assert loaded.end()["failed"] == 0
+    first, second = [each.metadata.name for each in _pods(api)][:2]
+    assert _end(api, first) < promised(HOLD)
+    service = api.get(SERVICE, "loaded")
+    service.spec.type = "LoadBalancer"
+    service = api.update(service)
+    service.status.loadBalancer.ingress.add(ip="nowhere")
+    api.call(SERVICE, "UpdateStatus", service)
+    about = "involvedObject.name=loaded,reason=FailedToProgramService"
+    eventually(lambda: len(api.list(EVENT, "default", fieldSelector=about)) == 3, 20, "an event of every node")
+    # Its rules go on leading to the pod: nobody may believe that it is out of them.
+    assert _end(api, second) >= HOLD
+
+
+def _end(api: Api, name: str) -> float:
+    """Delete a pod, which ends at SIGTERM; how long it took."""
+    started = time.monotonic()
+    api.delete(POD, name)
+    api.gone(POD, name)
+    return time.monotonic() - started
 
 
 @pytest.mark.deep
