@@ -109,6 +109,9 @@ class FrameReceiver:
             self._snapshot = _Snapshot()
         elif kind == "snapshotEnd":
             await self._end_snapshot(frame.revision)
+        elif kind == "batch":
+            for each in frame.batch.frames:
+                await self.receive(each)
         elif kind not in ("heartbeat", "probe", None):
             await self._change(frame)
 

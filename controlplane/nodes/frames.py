@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from controlplane.api.wire import delimited, integer, number
 from controlplane.nodes.references import Reference
 from controlplane.store.stored import Stored
@@ -12,6 +14,7 @@ _FRAME = session_pb2.ControlFrame.DESCRIPTOR
 _CHANGE = session_pb2.ObjectChange.DESCRIPTOR
 _REVISION = number(_FRAME, "revision")
 _BIND, _UPDATE, _OBJECT = number(_FRAME, "bind"), number(_FRAME, "update"), number(_FRAME, "object")
+_BATCH, _FRAMES = number(_FRAME, "batch"), number(session_pb2.ControlFrames.DESCRIPTOR, "frames")
 _TYPE = number(_CHANGE, "type")
 _OF_KIND = {
     "ConfigMap": number(_CHANGE, "configMap"),
@@ -86,6 +89,11 @@ def heartbeat() -> bytes:
     beat = session_pb2.Heartbeat()
     beat.sentAt.GetCurrentTime()
     return session_pb2.ControlFrame(heartbeat=beat).SerializeToString()
+
+
+def batch(several: Iterable[bytes]) -> bytes:
+    """Frames as one."""
+    return delimited(_BATCH, b"".join(delimited(_FRAMES, frame) for frame in several))
 
 
 def _revision(revision: int) -> bytes:

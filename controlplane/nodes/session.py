@@ -22,6 +22,9 @@ from podplane.kinds import ENDPOINT_SLICE, KINDS, NODE, SERVICE
 QUEUE = 4096
 """Deltas that may wait for a slow agent before a snapshot replaces them."""
 
+BATCH = 256 * 1024
+"""Bytes that wait after which a batch is sent. With one object more, of 1 MiB at most, gRPC takes it by default."""
+
 _FOR_ALL = (NODE, SERVICE, ENDPOINT_SLICE)
 """Kinds of which every node gets every object."""
 
@@ -80,7 +83,17 @@ class Session:
             self._deltas.extend(self._snapshot())
         if self._control:
             return self._control.popleft()
-        return self._deltas.popleft() if self._deltas else None
+        if len(self._deltas) < 2:
+            return self._deltas.popleft() if self._deltas else None
+        return frames.batch(self._waiting())
+
+    def _waiting(self) -> Iterator[bytes]:
+        """What waits, up to about BATCH bytes."""
+        size = 0
+        while self._deltas and size < BATCH:
+            frame = self._deltas.popleft()
+            size += len(frame)
+            yield frame
 
     def end(self, reason: PodplaneError) -> None:
         """Finish with what is queued and then with this reason."""

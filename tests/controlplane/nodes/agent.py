@@ -25,11 +25,16 @@ class Agent:
         self.heard: list[session_pb2.ControlFrame] = []
         self._out: asyncio.Queue[session_pb2.AgentFrame | None] = asyncio.Queue()
         self.call: Any = self.client.call("NodeSessions/Connect", self._frames())
-        self._in = aiter(self.call)
+        self._in = self._read()
 
     async def _frames(self) -> AsyncIterator[session_pb2.AgentFrame]:
         while (frame := await self._out.get()) is not None:
             yield frame
+
+    async def _read(self) -> AsyncIterator[session_pb2.ControlFrame]:
+        async for frame in self.call:
+            for each in frame.batch.frames or (frame,):
+                yield each
 
     def say(self, **frame: Any) -> None:
         self._out.put_nowait(session_pb2.AgentFrame(**frame))
