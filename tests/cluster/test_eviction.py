@@ -107,6 +107,7 @@ def test_pods_are_given_up_by_rank_until_the_node_has_enough(own: Cluster) -> No
         ("nodefs.available", "DiskPressure", "ephemeral-storage",
          "head -c COUNT000000 /dev/zero >/var/tmp/file; echo done; exec sleep infinity"),
     ],
+    ids=["pids", "disk"],
 )  # fmt: skip
 def test_who_has_most_of_what_is_short_goes_first(
     own: Cluster, signal: str, condition: str, resource: str, script: str

@@ -329,6 +329,7 @@ def test_a_pause_process_survives_the_agent(sweep: Sweep) -> None:
 @pytest.mark.parametrize(
     ("point", "life"),
     [("signal-container:after", SERVER), ("remove-sandbox:after", EXPOSED), ("forget:before", SERVER)],
+    ids=lambda value: value if isinstance(value, str) else value.name,
 )
 def test_a_stop_survives_the_agent(sweep: Sweep, point: str, life: Life) -> None:
     assert sweep.stop(life, point)
