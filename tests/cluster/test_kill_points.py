@@ -192,7 +192,7 @@ class Sweep:
         died = self._dies_or(point, name, life, gone=False)
         self._agent()
         self._balances(f"{life.name} started over {point}")
-        assert life.has_come_far(self._api.get(POD, name))
+        self._api.pod_when(name, life.has_come_far, seconds=SECONDS)  # a job that runs has yet to end
         self._end(life, name, point)
         self._balances(f"{life.name} ended after {point}")
         return died
