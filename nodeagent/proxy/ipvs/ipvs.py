@@ -187,19 +187,13 @@ class IpvsMode:
 
     def _settle(self, entries: dict[str, _Entry], parts: dict[str, Part], spared: Mapping[str, str]) -> dict[str, str]:
         """Let the first have what two want; the other keeps what it had, as who is spared does."""
-        refused: dict[str, str] = {}
         before = self._standing
-        for key in before.keys() - parts.keys():
-            self._shares.move(key, before[key], _NONE)
-        changed = [key for key, new in parts.items() if before.get(key) is not new]
-        for key in changed:
-            old = before.get(key, _NONE)
-            if words := spared.get(key, "") or self._shares.conflict(key, parts[key]):
-                refused[key] = words
-                entries.pop(key, None)
-                parts[key] = old
-            else:
-                self._shares.move(key, old, parts[key])
+        asked = {key: (before[key], _NONE) for key in before.keys() - parts.keys()}
+        asked |= {key: (before.get(key, _NONE), new) for key, new in parts.items() if before.get(key) is not new}
+        refused = self._shares.exchange(asked, {key: words for key, words in spared.items() if key in asked})
+        for key in refused:
+            entries.pop(key, None)
+            parts[key] = asked[key][0]
         return refused
 
     async def look(self) -> bool | None:

@@ -6,7 +6,7 @@ and may have it once it is free. (The control plane gives no address or port twi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 
 from nodeagent.proxy.ipvs.plan import Front, Part
 
@@ -33,10 +33,38 @@ class Shares:
 
     def move(self, service: str, old: Part, new: Part) -> None:
         """Give back what it had and take what it gets."""
-        for share in _of(old):
+        self._let_go(service, old)
+        self._owners |= dict.fromkeys(_of(new), service)
+
+    def exchange(self, asked: Mapping[str, tuple[Part, Part]], stuck: Mapping[str, str]) -> dict[str, str]:
+        """Let services have a part in place of the one that they had; returns who keeps what he had, and why.
+
+        What one gives up another one may take at once. asked: (had, wants). stuck: who is refused already, and why.
+        """
+        refused = dict(stuck)
+        while conflicts := self._exchanged(asked, refused):
+            # They keep what they had, which somebody may have taken meanwhile: all over again without them.
+            refused |= conflicts
+        return refused
+
+    def _exchanged(self, asked: Mapping[str, tuple[Part, Part]], refused: Container[str]) -> dict[str, str]:
+        """Who more cannot have what he wants."""
+        for service, (had, wants) in asked.items():
+            self._let_go(service, had)
+            self._let_go(service, wants)
+        conflicts: dict[str, str] = {}
+        for service in sorted(asked, key=lambda service: service not in refused):
+            part = asked[service][0 if service in refused else 1]
+            if service not in refused and (words := self.conflict(service, part)):
+                conflicts[service] = words
+            else:
+                self._owners |= dict.fromkeys(_of(part), service)
+        return conflicts
+
+    def _let_go(self, service: str, part: Part) -> None:
+        for share in _of(part):
             if self._owners.get(share) == service:
                 del self._owners[share]
-        self._owners |= dict.fromkeys(_of(new), service)
 
 
 def _of(part: Part) -> Iterator[Share]:

@@ -76,6 +76,35 @@ def test_what_one_service_has_another_is_refused_until_it_is_free() -> None:
     assert shares.conflict("default/other", other) == ""
 
 
+def test_what_one_service_gives_up_another_may_take_at_once_whatever_their_names() -> None:
+    shares, had = Shares(), made(WEB)
+    shares.move("default/web", Part(), had)
+    moved, heir = made(replace(WEB, cluster_ip="10.96.0.11", node_port=0)), made(replace(WEB, service="default/heir"))
+    assert shares.exchange({"default/heir": (Part(), heir), "default/web": (had, moved)}, {}) == {}
+    assert {shares.owner(share) for share in heir.elements} == {"default/heir"}
+    assert {shares.owner(share) for share in moved.elements} == {"default/web"}
+
+
+def test_who_is_refused_keeps_what_he_had_whoever_asked_for_it_before_him() -> None:
+    shares, had, other = Shares(), made(WEB), made(replace(WEB, service="default/z", cluster_ip="10.96.0.12"))
+    shares.move("default/web", Part(), had)
+    shares.move("default/z", Part(), replace(other, elements={}))
+    wants, heir = made(replace(WEB, cluster_ip="10.96.0.12")), made(replace(WEB, service="default/heir"))
+    asked = {"default/heir": (Part(), heir), "default/web": (had, wants)}
+    refused = shares.exchange(asked, {})
+    assert {key: words.rsplit(" ")[-1] for key, words in refused.items()} == {
+        "default/heir": "default/web",
+        "default/web": "default/z",
+    }
+    assert {shares.owner(share) for share in had.elements} == {"default/web"}
+    assert shares.exchange(
+        {"default/heir": (Part(), heir), "default/web": (had, Part())}, {"default/web": "stuck"}
+    ) == {
+        "default/web": "stuck",
+        "default/heir": refused["default/heir"],
+    }
+
+
 def test_an_update_writes_what_differs_and_takes_a_chain_after_what_leads_to_it() -> None:
     before, after = made(WEB), made(replace(WEB, endpoints=()))
     text = table.update(before.elements, after.elements, before.chains.keys() - after.chains.keys(), after.chains)
