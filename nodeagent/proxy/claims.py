@@ -1,8 +1,8 @@
 """Which service is asked for at which address and port, where several want the same one. Pure.
 
-Owns who holds which place. The control plane gives no cluster address and no node port twice, but a load balancer's
-address is whatever its controller says. The first service that asks for a place holds it until it lets go, of several
-that ask at once the oldest; a cluster address is its service's, whoever else has asked for it. Who lacks a place goes
+Owns who has which place. The control plane gives no cluster address and no node port twice, but a load balancer's
+address is whatever its controller says. The oldest service that wants a place has it, on every node alike, whatever a
+node has seen before; but a cluster address is its service's, however old another one is. Who lacks a place goes
 without it, and has it once it is free. Cannot fail.
 """
 
@@ -22,39 +22,46 @@ class Claims:
     """Of all services, by namespace/name."""
 
     def __init__(self) -> None:
-        self._own: dict[Place, str] = {}
-        self._balanced: dict[Place, str] = {}
-        self._lacking: tuple[str, ...] = ()
+        self._own: dict[Place, tuple[str, ...]] = {}
+        """Who wants it, the oldest first."""
+        self._balanced: dict[Place, tuple[str, ...]] = {}
+        self._lacking: frozenset[str] = frozenset()
 
-    def settle(self, before: Mapping[str, Ports], wanted: Callable[[str], Ports]) -> set[str]:
+    def settle(
+        self, before: Mapping[str, Ports], wanted: Callable[[str], Ports], age: Callable[[str], tuple[int, str]]
+    ) -> set[str]:
         """Settle who has what; returns whose grants may be others now.
 
-        before: what those that have changed wanted until now, the oldest service first. wanted: what one wants now.
+        before: what those that have changed wanted until now. wanted: what one wants now. age: less is older; of one
+        service it may have changed only with what it wants.
         """
+        touched: set[Place] = set()
         for key, ports in before.items():
-            if ports:
-                self._let_go(key, {*_places(ports)} - {*_places(wanted(key))})
-        asking = dict.fromkeys([*self._lacking, *before])
-        for key in tuple(asking):
-            for place in _own(wanted(key)):
-                self._own.setdefault(place, key)
-                if displaced := self._balanced.pop(place, ""):
-                    asking[displaced] = None
-        for key in asking:
-            for place in _balanced(wanted(key)):
-                if place not in self._own:
-                    self._balanced.setdefault(place, key)
-        self._lacking = tuple(key for key in asking if any(self._holder(it) != key for it in _places(wanted(key))))
-        return set(asking)
-
-    def _let_go(self, key: str, places: set[Place]) -> None:
-        for place in places:
-            for held in (self._own, self._balanced):
-                if held.get(place) == key:
-                    del held[place]
+            for claims, places in ((self._own, _own(ports)), (self._balanced, _balanced(ports))):
+                for place in places:
+                    touched.add(place)
+                    claims[place] = tuple(other for other in claims.get(place, ()) if other != key)
+        for key in before:
+            for claims, places in ((self._own, _own(wanted(key))), (self._balanced, _balanced(wanted(key)))):
+                for place in places:
+                    touched.add(place)
+                    others = [other for other in claims.get(place, ()) if other != key]
+                    claims[place] = tuple(sorted([*others, key], key=age)) if others else (key,)
+        affected = {*before, *self._lacking}
+        for place in touched:
+            for claims in (self._own, self._balanced):
+                if claimants := claims.get(place, ()):
+                    affected.update(claimants)
+                else:
+                    claims.pop(place, None)
+        self._lacking = frozenset(
+            key for key in affected if any(self._holder(place) != key for place in _places(wanted(key)))
+        )
+        return affected
 
     def _holder(self, place: Place) -> str:
-        return self._own.get(place) or self._balanced.get(place, "")
+        claimants = self._own.get(place) or self._balanced.get(place)
+        return claimants[0] if claimants else ""
 
     def granted(self, key: str, ports: Ports) -> tuple[Ports | None, str]:
         """What a service gets of these ports (the same value where it is all), and what is said of what it does not.

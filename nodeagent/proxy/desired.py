@@ -79,10 +79,10 @@ class Desires:
     def of(self, asked: Asked, ranges: Ranges, host_ports: Iterable[HostPort] = ()) -> Desired:
         touched = self._take(asked)
         ports = dict(self._ports)  # the one that was handed out stays as it is
-        before = {key: self._wish(key) for key in sorted(touched, key=self._age)}
+        before = {key: self._wish(key) for key in touched}
         for key in touched:
             self._make(key)
-        for key in touched | self._claims.settle(before, self._wish):
+        for key in touched | self._claims.settle(before, self._wish, self._age):
             self._put(key, ports)
         # In one order always: rules that only change places are written anew.
         self._ports = ports if ports.keys() <= self._ports.keys() else dict(sorted(ports.items()))

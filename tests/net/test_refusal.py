@@ -181,11 +181,12 @@ def balanced(name: str, address: str, check: int = 0, node_port: int = 30090) ->
     return made
 
 
-def test_of_two_services_that_want_one_address_the_second_goes_without_it_and_says_so(moded: World) -> None:
+def test_of_two_services_that_want_one_address_the_younger_goes_without_it_and_says_so(moded: World) -> None:
     async def scenario(node: Node) -> None:
         told = heard(node)
-        # By name the second comes first.
+        # By name the younger comes first.
         one, another = balanced("one", "10.96.0.31"), balanced("another", "10.96.0.32", node_port=30091)
+        another.metadata.creationTimestamp.seconds = 1
         slices = [slice_of(name, [("", "TCP", 80, 0, 8080)], [end]) for name, end in (("one", A), ("another", B))]
         command(node.world.client, f"ip route replace 192.0.2.50 via {NODE}")
         async with proxied(node):
