@@ -156,6 +156,7 @@ class _Reader:
         self._events: asyncio.Queue[event_pb2.Event] = asyncio.Queue(_EVENTS)
         self._dropped = 0
         self._next_resync = 0.0
+        self._proxy_error = ""
 
     def take(self, frame: session_pb2.AgentFrame) -> None:
         """One frame; never waits."""
@@ -213,9 +214,10 @@ class _Reader:
 
     def _proxy(self, report: session_pb2.ProxyReport) -> None:
         self._sessions.hub.programmed(self._session.node, report.programmedRevision, report.frozen)
-        if report.error:
+        if report.error and report.error != self._proxy_error:
             fields = {"node": self._session.node, "mode": report.mode, "error": report.error}
             logger.warning("a node cannot program its service rules", extra=fields)
+        self._proxy_error = report.error
 
     async def store_nodes(self) -> None:
         """Node reports, in order."""

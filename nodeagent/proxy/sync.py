@@ -86,8 +86,10 @@ class ProxySync:
         self._complained: list[Complained] = []
         self._complaints = Complaints()
         self._failure = ""
+        self._logged = ""
         self._turn = asyncio.Lock()
         self._works = True
+        self._owes = False
         self._checks = HealthChecks(lambda: self._works)
         self._revision = 0
         self._frozen: frozenset[str] = frozenset()
@@ -205,12 +207,16 @@ class ProxySync:
         try:
             async with self._turn:
                 outcome = await self._program(asked, ranges) if changed else await self._look()
-            self._works, self._failure = True, ""
         except (RulesRefused, RulesUnavailable, OSError) as error:
             self._works, self._failure = False, str(error)
+            self._owes |= changed
             log.warning("cannot program the services: %s", error)
             self._report(str(error))
             return Outcome.FAILED
+        # A look that went well says nothing of what is still to be programmed.
+        self._owes &= not changed
+        if not self._owes:
+            self._works, self._failure = True, ""
         if changed and self._mode is not None and not self._mode.certain:
             self._runner.suspect()
         return outcome
@@ -238,12 +244,18 @@ class ProxySync:
         wrong = desired.lacking | desired.errors | unprogrammed
         self._complain(asked, wrong, unanswered)
         refused |= self._open_localhost() | await self._forget() | unanswered
-        self._revision, self._frozen = asked.revision, desired.wanted.kept | unprogrammed.keys()
-        errors = wrong | refused
-        for key, message in errors.items():
-            log.warning("cannot program all of %s: %s", key, message)
-        self._report(_joined(errors))
+        self._revision, self._frozen = asked.revision, frozenset({*desired.wanted.kept, *unprogrammed})
+        self._report(self._told(wrong | refused))
         return Outcome.FAILED if unprogrammed or refused else Outcome.DONE
+
+    def _told(self, errors: dict[str, str]) -> str:
+        """In one line; logged where it is news, since what two services want both stays as it is."""
+        joined = _joined(errors)
+        if joined != self._logged:
+            for key, message in errors.items():
+                log.warning("cannot program all of %s: %s", key, message)
+        self._logged = joined
+        return joined
 
     def _complain(self, asked: Asked, wrong: dict[str, str], unanswered: dict[str, str]) -> None:
         standing = {key: Complaint(NO_HEALTH_CHECK, message) for key, message in unanswered.items()}
