@@ -50,6 +50,7 @@ class PodWorker:
         self._starting: dict[str, list[did.ContainerExited]] = {}
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._on_gone = on_gone
+        self._untold: list[PodStatus] = []
         self._telling: asyncio.Task[None] | None = None
         self._admitted_at = 0.0
         """On the monotonic clock, until the pod is ready for the first time; 0: an earlier agent admitted it."""
@@ -180,22 +181,28 @@ class PodWorker:
         if status != self.status:
             self._count(status)
             self.status = status
+            self._untold.append(self._told())
             if self._telling is None:
-                self._tell_status()
+                self._tell()
 
-    def _tell_status(self) -> None:
-        """Once it is on the disk what it tells: after a power cut, who was said to run must not begin a first time."""
+    def _tell(self) -> None:
+        """Once it is on the disk what they tell: after a power cut, who was said to run must not begin a first time.
+
+        Where that cannot be written, which the journal has logged, they are told all the same.
+        """
         if noting := self._tools.journal.noting(self.state.uid):
-            self._telling = self._start(self._tell_status_after(noting), "status")
+            self._telling = self._start(self._tell_after(noting), "status")
             return
-        failpoints.hit("report-status:before")
-        self._tools.reports.status(self.state, self._told())
-        failpoints.hit("report-status:after")
+        for status in self._untold:
+            failpoints.hit("report-status:before")
+            self._tools.reports.status(self.state, status)
+            failpoints.hit("report-status:after")
+        self._untold.clear()
 
-    async def _tell_status_after(self, noting: asyncio.Task[None]) -> None:
+    async def _tell_after(self, noting: asyncio.Task[None]) -> None:
         await asyncio.wait([noting])
         self._telling = None
-        self._tell_status()  # the newest one
+        self._tell()
 
     def _told(self) -> PodStatus:
         """The status with the steps of the start, which are no reason to tell it again."""
