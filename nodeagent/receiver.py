@@ -29,6 +29,9 @@ from podplane.v1.session_pb2 import ControlFrame, Digest, Hello, ObjectChange, P
 
 log = logging.getLogger(__name__)
 
+_TURN = 64
+"""Frames of a batch after which others have theirs."""
+
 
 @dataclass(slots=True)
 class _Snapshot:
@@ -100,7 +103,19 @@ class FrameReceiver:
         return Digest(pods=digest_of(self._ready.result()[0].versions), services=digest_of(services))
 
     async def receive(self, frame: ControlFrame) -> None:
-        """Take one frame in."""
+        """Take one frame in, with what is in it."""
+        if not frame.HasField("batch"):
+            self._seen(await self._take(frame))
+            return
+        revision = 0
+        for number, each in enumerate(frame.batch.frames):
+            revision = await self._take(ControlFrame.FromString(each)) or revision
+            if number % _TURN == 0:
+                await asyncio.sleep(0)  # the others' turn
+        self._seen(revision)
+
+    async def _take(self, frame: ControlFrame) -> int:
+        """Take a frame in; returns the revision that the node is at by it, 0 for none."""
         kind = frame.WhichOneof("frame")
         if kind == "welcome":
             self._welcome = frame.welcome
@@ -109,11 +124,10 @@ class FrameReceiver:
             self._snapshot = _Snapshot()
         elif kind == "snapshotEnd":
             await self._end_snapshot(frame.revision)
-        elif kind == "batch":
-            for each in frame.batch.frames:
-                await self.receive(each)
-        elif kind not in ("heartbeat", "probe", None):
-            await self._change(frame)
+            return frame.revision
+        elif kind not in ("heartbeat", "probe", None) and await self._change(frame):
+            return frame.revision
+        return 0
 
     async def _parts(self) -> tuple[Pods, Streams]:
         pods, streams = await asyncio.shield(self._ready)
@@ -127,12 +141,12 @@ class FrameReceiver:
         self._objects.replace_all(snapshot.objects, authoritative=authoritative)
         pods.snapshot(snapshot.pods, authoritative=authoritative)
         self.synced = True
-        self._seen(revision)
         log.info("snapshot taken in", extra={"revision": revision, "pods": len(snapshot.pods)})
 
-    async def _change(self, frame: ControlFrame) -> None:
+    async def _change(self, frame: ControlFrame) -> bool:
+        """Returns whether it has been acted on: not yet, where it is a part of a snapshot."""
         if self._snapshot is not None and self._collect(frame, self._snapshot):
-            return
+            return False
         pods, streams = await self._parts()
         kind = frame.WhichOneof("frame")
         if kind == "bind":
@@ -149,8 +163,7 @@ class FrameReceiver:
             streams.open(frame.openStream)
         elif kind == "verdict":
             pods.verdict(frame.verdict.uid, frame.verdict.keep, frame.verdict.reason)
-        if frame.revision:
-            self._seen(frame.revision)
+        return True
 
     def _collect(self, frame: ControlFrame, snapshot: _Snapshot) -> bool:
         if frame.HasField("bind"):
@@ -162,6 +175,8 @@ class FrameReceiver:
         return True
 
     def _seen(self, revision: int) -> None:
+        if not revision:
+            return
         new = self.membership.seen(self._welcome, revision)
         if new != self.membership:
             self.membership = new

@@ -23,7 +23,7 @@ QUEUE = 4096
 """Deltas that may wait for a slow agent before a snapshot replaces them."""
 
 BATCH = 256 * 1024
-"""Bytes that wait after which a batch is sent. With one object more, of 1 MiB at most, gRPC takes it by default."""
+"""Bytes that wait after which a batch is sent: with one object more it is far below what a message may have."""
 
 _FOR_ALL = (NODE, SERVICE, ENDPOINT_SLICE)
 """Kinds of which every node gets every object."""

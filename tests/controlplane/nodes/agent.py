@@ -33,8 +33,10 @@ class Agent:
 
     async def _read(self) -> AsyncIterator[session_pb2.ControlFrame]:
         async for frame in self.call:
-            for each in frame.batch.frames or (frame,):
-                yield each
+            if not frame.HasField("batch"):
+                yield frame
+            for each in frame.batch.frames:
+                yield session_pb2.ControlFrame.FromString(each)
 
     def say(self, **frame: Any) -> None:
         self._out.put_nowait(session_pb2.AgentFrame(**frame))
