@@ -74,8 +74,9 @@ def test_a_terminal_is_taken_over_with_its_size(cluster: Cluster, api: Api) -> N
         Terminal(cluster, "attach", "-it", "shell", size=(31, 101)) as terminal,
     ):
         terminal.read_until("press")
-        terminal.type("stty size; tty; echo $((40+2))\r")
-        assert "/dev/" in terminal.read_until("31 101", "42")
+        # A size and what is typed go different ways into the container.
+        terminal.type("until stty size | grep -q '31 101'; do sleep 0.1; done; stty size; tty; echo $((40+2))\r")
+        assert "/dev/" in terminal.read_until("\n31 101", "\n42")
         terminal.resize(20, 60)
         terminal.type("until stty size | grep -q '20 60'; do sleep 0.1; done; echo resized\r")
         terminal.read_until("\nresized")

@@ -42,8 +42,8 @@ def everything(pin: Path) -> dict[str, list[str]]:
     """All that a network namespace has of rules, links, addresses, routes and settings; without counters."""
     found = {
         "nft": command(pin, "nft -s list ruleset"),
-        "links": command(pin, "ip -d link"),
-        "addresses": command(pin, "ip -4 address"),
+        "links": _without_carrier(command(pin, "ip -d link")),
+        "addresses": _without_carrier(command(pin, "ip -4 address")),
         "routes": command(pin, "ip -4 route show table all"),
         "routing rules": command(pin, "ip -4 rule"),
         "settings": settings(pin),
@@ -52,6 +52,11 @@ def everything(pin: Path) -> dict[str, list[str]]:
     for flavour in flavours(pin):
         found[f"iptables-{flavour}"] = re.sub(r"(?m)^#.*\n|\[\d+:\d+\]", "", command(pin, f"iptables-{flavour}-save"))
     return {what: text.splitlines() for what, text in found.items()}
+
+
+def _without_carrier(text: str) -> str:
+    """The kernel notes up to a second late that a link's other end is up."""
+    return re.sub(r"NO-CARRIER,|,LOWER_UP| state [A-Z]+", "", text)
 
 
 def settings(pin: Path) -> str:
