@@ -30,7 +30,7 @@ down:  ## remove that cluster, whatever state it is in
 
 test: setup  ## every behaviour once, at most 15 minutes on 2 cores
 	@scripts/setup-vm --optional
-	@$(python) -m pytest -m 'not deep and not vm' $(PYTEST)
+	@scripts/test $(PYTEST)
 
 test-deep: setup  ## long sweeps, fuzzing and soaks
 	@$(python) -m pytest -m deep --timeout 3600 $(PYTEST)

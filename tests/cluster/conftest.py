@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,10 +40,11 @@ def hostile() -> Iterator[Hostile]:
 @pytest.fixture(scope="session")
 def clusters(registry: Registry, hostile: Hostile) -> Iterator[MakeCluster]:
     """Makes clusters, each removed at the end."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")  # several run beside each other
     made: list[Cluster] = []
 
     def make(name: str, nodes: int = 3, **options: object) -> Cluster:
-        directory = CLUSTERS / f"test-{name}"
+        directory = CLUSTERS / f"test-{worker}-{name}"
         Cluster(directory).down()
         directory.mkdir(parents=True)
         cluster = Cluster(directory)

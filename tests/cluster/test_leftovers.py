@@ -13,6 +13,7 @@ from tests.support.objects import pod
 from tests.support.waiting import eventually
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_pods_and_then_the_cluster_leave_nothing(clusters: MakeCluster) -> None:
     before = snapshot()

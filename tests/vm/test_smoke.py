@@ -8,7 +8,7 @@ from tests.vm import suite
 from tests.vm.conftest import MakeMachine
 from tests.vm.machine import Shape
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(240)]
 CHOSEN = "[ipvs] and (every_endpoint or refused_at_once or udp_flow)"
 
 
