@@ -11,13 +11,14 @@ from nodeagent.proxy.iptables import adopt
 from nodeagent.proxy.iptables.isolate import Entry, Isolator
 from nodeagent.proxy.iptables.kernel import Iptables
 from nodeagent.proxy.iptables.rules import Part, assemble, part
-from nodeagent.proxy.ipvs import ipvs
-from nodeagent.proxy.mode import Wanted
+from nodeagent.proxy.ipvs import ipvs, table
+from nodeagent.proxy.ipvs.ruleset import Ruleset
+from nodeagent.proxy.mode import RulesRefused, Wanted
 from nodeagent.proxy.nftables import nftables
 from nodeagent.proxy.services import ServicePort, ports_of
 from nodeagent.proxy.sync import ProxySync
 from podplane.v1 import service_pb2
-from tests.net.kernel import CLIENT, NODE, World, command, until
+from tests.net.kernel import CLIENT, NODE, World, command, inside, until
 from tests.net.proxied import PACE, RANGES, WEB, A, B, Node, empty, on_node, ours, proxied, web
 from tests.nodeagent.proxy.objects import service, slice_of
 
@@ -154,6 +155,9 @@ def test_a_service_that_nft_refuses_holds_up_no_other_in_mode_ipvs(balancing: Wo
                 assert errors["default/bad"].startswith("nft: ")
                 for address, port in ((NODE, 30080), ("10.96.1.3", 80), ("10.96.1.8", 80), (NODE, 30099)):
                     assert await node.ask(node.world.client, address, port) == ("b", "10.77.1.1")
+            same, written = Wanted(RANGES, {**wanted, "default/bad": (replace(bad, node_port=99999),)}), mode.written
+            assert await mode.apply(same) == errors
+            assert mode.written == written
             taken = (replace(good, service="default/late", cluster_ip="10.96.0.78", node_port=30099),)
             both = {**wanted, "default/bad": (replace(bad, node_port=99999),), "default/late": taken}
             assert (await mode.apply(Wanted(RANGES, both)))["default/late"].endswith("is taken by default/bad")
@@ -162,6 +166,23 @@ def test_a_service_that_nft_refuses_holds_up_no_other_in_mode_ipvs(balancing: Wo
             await mode.close()
 
     on_node(balancing, scenario)
+
+
+def test_the_table_of_mode_ipvs_stands_though_nft_refuses_a_change(world: World) -> None:
+    def scenario() -> None:
+        rules = Ruleset()
+        rules.write(table.base(RANGES), "one")
+        seen = rules.note()
+        with pytest.raises(RulesRefused, match="nft: "):
+            rules.write(f"add element ip {table.TABLE} node_ports {{ tcp . 99999 : goto refuse }}\n", "two")
+        assert (rules.certain, rules.stands("one"), rules.stands("two"), rules.note()) == (True, True, False, seen)
+        # What was refused hides no change by others.
+        command(world.node, f"nft flush chain ip {table.TABLE} postrouting")
+        with pytest.raises(RulesRefused):
+            rules.write(f"add element ip {table.TABLE} node_ports {{ tcp . 99999 : goto refuse }}\n", "two")
+        assert not rules.stands("one")
+
+    inside(world.node, scenario)
 
 
 def heard(node: Node) -> list[tuple[str, str, str]]:

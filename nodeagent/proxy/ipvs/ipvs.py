@@ -26,6 +26,7 @@ from nodeagent.proxy.ipvs.marks import Marks
 from nodeagent.proxy.ipvs.node import Node
 from nodeagent.proxy.ipvs.plan import Part, host_ports, mark_names, part
 from nodeagent.proxy.ipvs.shares import Shares
+from nodeagent.proxy.ipvs.spared import Spared
 from nodeagent.proxy.mode import Ranges, RulesRefused, RulesUnavailable, Wanted
 from nodeagent.proxy.services import HostPort, ServicePort
 
@@ -98,6 +99,7 @@ class IpvsMode:
         self._is_adopted = False
         """Whether what stands is known: what an earlier agent left is read where it is asked for."""
         self._shares = Shares()
+        self._spared = Spared()
         self._ranges: Ranges | None = None
         self._changes: list[Changes] = []
         self._heard = False
@@ -112,7 +114,8 @@ class IpvsMode:
         return self._node.certain
 
     async def apply(self, wanted: Wanted) -> dict[str, str]:
-        spared: dict[str, str] = {}
+        asked = functools.partial(_asked, wanted)
+        spared = self._spared.among(asked, time.monotonic())
         while True:
             entries, parts, refused = self._made(wanted, spared)
             if not self._is_adopted and (wanted.kept or refused):
@@ -127,10 +130,11 @@ class IpvsMode:
                 at_fault = await _in_thread(functools.partial(node.at_fault, changed, wanted.ranges))
                 if not at_fault:
                     raise
+                self._spared.note(at_fault, asked, time.monotonic())
                 spared |= at_fault
                 continue
             break
-        # What was refused is made anew, and so tried again.
+        # What was refused is made anew, and so tried again; what nft refuses, as spared.py has it.
         bad = refused | failed
         self._host_ports = None if HOST_PORTS in bad else wanted.host_ports
         self._ranges, self._standing, self._is_adopted = wanted.ranges, parts, True
@@ -253,6 +257,11 @@ class IpvsMode:
     def _deafen(self) -> None:
         while self._changes:
             self._changes.pop().close()
+
+
+def _asked(wanted: Wanted, key: str) -> object:
+    """All that the part of that name is made of."""
+    return wanted.ranges, wanted.host_ports if key == HOST_PORTS else wanted.services.get(key)
 
 
 def _marks(saved: Path) -> dict[str, dict[str, int]]:

@@ -58,9 +58,15 @@ class Ruleset:
         before, known = generation(), self._generation
         if known != before and self._seen and self._seen == fingerprint():
             known = before  # what others have changed was their own
+        held = self.digest, self._seen, self._generation
         self.digest, self._seen, self._generation = "", "", -1
         self.written += text.count("\n")
-        load(text)
+        try:
+            load(text)
+        except RulesRefused:
+            # All or nothing: the table is as it was, or else the generation is another one.
+            self.digest, self._seen, self._generation = held
+            raise
         after = generation()
         self.digest = digest
         # One more is ours. Any other was somebody else's: then it is not known what stands.
