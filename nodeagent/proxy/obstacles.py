@@ -16,6 +16,8 @@ from nodeagent.proxy.iptables import legacy
 
 IPTABLES, LEGACY = "ip filter", "filter of iptables-legacy"
 """The tables in which the iptables mode, of either flavour, lets pass what is ours before any policy."""
+_CHAIN = "FORWARD"
+"""Where it does; `table ip filter` may have others, of whoever writes nftables' own rules."""
 
 _NETLINK_NETFILTER = 12
 _GETCHAIN = 10 << 8 | 4
@@ -28,12 +30,15 @@ _FAMILIES = {1: "inet", 2: "ip"}
 def closed(exempt: str = "") -> tuple[str, ...]:
     """The chains that drop forwarded packets unless a rule of theirs takes them. exempt: a table that passes ours."""
     found = [*_nftables(), *_legacy()]
-    return tuple(f"table {table}, chain {chain}: policy drop" for table, chain in found if table != exempt)
+    return tuple(
+        f"table {table}, chain {chain}: policy drop" for table, chain in found if (table, chain) != (exempt, _CHAIN)
+    )
 
 
 def closed_by_iptables() -> str:
     """The table of iptables' that drops what is forwarded, so that only rules in it can let pods pass; "" for none."""
-    return next((table for table, _ in (*_nftables(), *_legacy()) if table in (IPTABLES, LEGACY)), "")
+    iptables = ((IPTABLES, _CHAIN), (LEGACY, _CHAIN))
+    return next((found[0] for found in (*_nftables(), *_legacy()) if found in iptables), "")
 
 
 def _nftables() -> Iterator[tuple[str, str]]:
@@ -64,4 +69,4 @@ def _dropping(chain: dict[int, bytes]) -> tuple[str, str]:
 
 def _legacy() -> Iterator[tuple[str, str]]:
     if legacy.drops_forwarded():
-        yield LEGACY, "FORWARD"
+        yield LEGACY, _CHAIN

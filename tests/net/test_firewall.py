@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodeagent.proxy.obstacles import closed
+from nodeagent.proxy.obstacles import closed, closed_by_iptables
 from tests.net.kernel import CLIENT, NODE, World, command, inside
 from tests.net.proxied import WEB, A, Node, R, flavours, on_node, proxied, web
 
@@ -45,5 +45,12 @@ def test_a_policy_that_drops_what_is_forwarded_is_told_unless_a_rule_of_ours_is_
                 passed = f"{moded.mode} {flavour}" == own
                 assert list(found.obstacles) == ([] if passed else [f"{table}, chain FORWARD: policy drop"])
                 command(moded.node, f"iptables-{flavour} -P FORWARD ACCEPT")
+            # As /etc/nftables.conf may have it: in iptables' table, but no chain that its rules are in.
+            native = "{ type filter hook forward priority 5 ; policy drop ; }"
+            command(moded.node, f"nft add chain ip filter forward {native}")
+            found = await node.proxy.inspect("default/web")
+            assert list(found.obstacles) == ["table ip filter, chain forward: policy drop"]
+            assert closed_by_iptables() == ""
+            command(moded.node, "nft delete chain ip filter forward")
 
     on_node(moded, scenario)
