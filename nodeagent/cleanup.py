@@ -21,6 +21,8 @@ from nodeagent.config import Config
 from nodeagent.joining import CannotStart, lock
 from nodeagent.paths import Paths
 from nodeagent.pods.kept import read_specs
+from nodeagent.proxy.ipvs import kernel as ipvs
+from nodeagent.proxy.ipvs.plan import DEVICE
 from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
 from nodeagent.proxy.sync import LOCALNET, ProxySync
 from nodeagent.runtime.cgroups import Cgroups
@@ -80,11 +82,13 @@ async def _clean_kernel(config: Config) -> None:
             f"neither {paths.state} nor {paths.run} is there, but {len(running)} processes run in the cgroup "
             f"{config.cgroup_root}: name the directories of their agent (--state-dir, --run-dir), or end them"
         )
-    had_network = sysctl.has_interface(BRIDGE)
-    await _take(KERNEL_STEPS, config)
-    if had_network:
-        found = " ".join(f"{name}={sysctl.read(name)}" for name in (*FORWARDING, LOCALNET))
-        log.warning("kernel settings stay, since it is not known what they were before the agent: %s", found)
+    changed = (*FORWARDING, LOCALNET) if sysctl.has_interface(BRIDGE) else ()
+    changed += tuple(ipvs.SETTINGS) if sysctl.has_interface(DEVICE) else ()
+    try:
+        await _take(KERNEL_STEPS, config)
+    finally:  # what is left does not make the settings better known
+        if found := " ".join(f"{name}={sysctl.read(name)}" for name in changed if sysctl.exists(name)):
+            log.warning("kernel settings stay, since it is not known what they were before the agent: %s", found)
 
 
 async def _containers(config: Config) -> None:

@@ -26,6 +26,11 @@ def has_interface(name: str) -> bool:
     return (_INTERFACES / name).exists()
 
 
+def exists(name: str) -> bool:
+    """Whether the kernel has it now: a module's are there while it is loaded."""
+    return _path(name).exists()
+
+
 def read(name: str) -> str:
     return _path(name).read_text().strip()
 

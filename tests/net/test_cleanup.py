@@ -141,7 +141,14 @@ def test_what_the_kernel_has_goes_though_both_directories_are_gone(world: World)
         assert "1 processes run in the cgroup" in clean(world, status=1)
         assert everything(world.node)["nft"] == rules
         pod.communicate()
-    assert "net.ipv4.ip_forward=1" in clean(world)
+    # A rule of somebody else's that leads to ours keeps a chain.
+    command(world.node, "iptables-nft -t nat -A OUTPUT -d 203.0.113.9 -j PODPLANE-SERVICES")
+    said = clean(world, status=1)
+    assert "left over: rules" in said
+    assert "net.ipv4.ip_forward=1" in said
+    assert ("net.ipv4.vs.conntrack=1" in said) == (not missing("ipvs"))
+    command(world.node, "iptables-nft -t nat -D OUTPUT -d 203.0.113.9 -j PODPLANE-SERVICES")
+    clean(world)
     assert not any(path.exists() for path in cgroups.paths(CGROUP))
     after = everything(world.node)
     for what in before.keys() - {"settings"}:
