@@ -19,7 +19,7 @@ from nodeagent import certificates, node_status
 from nodeagent.certificates import Identity
 from nodeagent.config import Config
 from nodeagent.dns.server import DnsServer
-from nodeagent.joining import CannotStart, identify, lock, run_join
+from nodeagent.joining import CannotStart, hold_network, identify, lock, run_join
 from nodeagent.metrics import Metrics
 from nodeagent.network_follower import NetworkFollower
 from nodeagent.node_status import Machine
@@ -337,7 +337,7 @@ async def serve(config: Config) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     config.paths.make()
     namespaces.ensure_private(config.paths.run)
-    held = lock(config.paths.lock)
+    held = [lock(config.paths.lock), hold_network()]
     try:
         identity = await _unless(stop, identify(config))
         if identity is None:
@@ -349,7 +349,8 @@ async def serve(config: Config) -> None:
         network = await _network(config)
         await Agent(config, machine, journal, network).run(stop)
     finally:
-        os.close(held)
+        for descriptor in held:
+            os.close(descriptor)
 
 
 async def _unless(stop: asyncio.Event, work: Awaitable[Identity]) -> Identity | None:

@@ -1,11 +1,12 @@
 """`podplane-nodeagent cleanup`: removes every trace of the agent from this machine.
 
 Containers first, then sandboxes, volumes, network, rules, then both directories. Every step is tried, whatever became
-of the one before; what could not be removed is named, and the exit status is 1. Refuses while an agent runs.
+of the one before; what could not be removed is named, and the exit status is 1. Refuses while an agent runs with these
+directories, or with any in this network namespace: it would lose its rules.
 
 Where both directories are gone already, what the kernel itself has goes: network, rules, cgroups. Which values the
-kernel's settings had is not known then: those that an agent sets are named. Refuses while processes run in the cgroup:
-their agent may keep its state elsewhere.
+kernel's settings had is not known then: those that an agent sets are named. Refuses while processes run in the cgroup,
+whose agent may be in another network namespace or not running now.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Sequence
 
 from nodeagent.config import Config
-from nodeagent.joining import CannotStart, lock
+from nodeagent.joining import CannotStart, lock, refuse_beside_agent
 from nodeagent.paths import Paths
 from nodeagent.pods.kept import read_specs
 from nodeagent.proxy.ipvs import kernel as ipvs
@@ -44,6 +45,7 @@ Step = Callable[[Config], Awaitable[None]]
 
 async def clean(config: Config) -> None:
     """Remove everything. Raises CannotStart, naming what is left."""
+    refuse_beside_agent()
     paths = config.paths
     if not paths.state.exists() and not paths.run.exists():
         await _clean_kernel(config)

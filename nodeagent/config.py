@@ -124,7 +124,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
     shutdown = reader.flags(commands.add_parser("shutdown", help=words))
     words = "seconds that containers have between being asked to end and being killed"
     shutdown.add("--grace", "30s", words, type=_explained(_not_negative), metavar="DURATION")
-    words = "remove pods, network, rules, mounts and state from this machine"
+    words = "remove pods, network, rules, mounts and state from this machine, where no agent runs"
     cleanup = reader.flags(commands.add_parser("cleanup", help=words))
     for flags in (run, shutdown, cleanup):
         _common(flags)

@@ -20,6 +20,7 @@ from nodeagent.pods.clock import Clock
 log = logging.getLogger(__name__)
 
 JOIN_DEADLINE = 60.0
+_NETWORK = Path("/proc/thread-self/ns/net")
 
 
 class CannotStart(Exception):
@@ -68,3 +69,40 @@ def lock(path: Path) -> int:
         os.close(descriptor)
         raise CannotStart(f"another agent runs with the state directory {path.parent}") from None
     return descriptor
+
+
+def hold_network() -> int:
+    """Let cleanups see, whatever directories they are given, that an agent runs in this network namespace.
+
+    By a lock on the namespace itself, which leaves no trace. Any program may lock it: that stops cleanups, no agent.
+    """
+    descriptor = os.open(_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        log.warning("a cleanup with other directories than this agent's would not see it: cannot lock the network "
+                    "namespace%s: %s", _processes(descriptor), error)  # fmt: skip
+    return descriptor
+
+
+def refuse_beside_agent() -> None:
+    """Raise CannotStart where an agent runs in this network namespace."""
+    descriptor = os.open(_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise CannotStart(
+            f"an agent runs in this network namespace{_processes(descriptor)}: end it first, and name its directories "
+            "(--state-dir, --run-dir)"
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+def _processes(descriptor: int) -> str:
+    """Which ones have locked this file, in words; "" where none is to be seen from here. Source: proc_locks(5)."""
+    file = os.fstat(descriptor)
+    name = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    locks = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    found = [words[4] for words in locks if words[1] == "FLOCK" and words[5] == name]
+    return f" (process {', '.join(found)})" if found else ""

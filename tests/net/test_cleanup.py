@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent.joining import CannotStart, hold_network, refuse_beside_agent
 from nodeagent.proxy.mode import Wanted
 from nodeagent.proxy.modes import KINDS
+from nodeagent.proxy.nftables.table import TABLE
 from nodeagent.proxy.services import ports_of
 from nodeagent.proxy.sync import ProxySync
 from nodeagent.runtime.cgroups import Cgroups
@@ -90,10 +94,13 @@ async def build(world: World, pods: Mapping[str, str]) -> None:
             await mode.close()
 
 
-def clean(world: World, *, status: int = 0) -> str:
-    """Run the program; what it says."""
-    run, state = world.directory / "run", world.directory / "state"
-    argv = [PROGRAM, "cleanup", "--run-dir", run, "--state-dir", state, "--cgroup-root", CGROUP]
+def directories(world: World, base: str) -> list[Path | str]:
+    return ["--run-dir", world.directory / base / "run", "--state-dir", world.directory / base / "state"]
+
+
+def clean(world: World, base: str = "", *, status: int = 0) -> str:
+    """Run the program; what it says. base: of the directories that it is given."""
+    argv = [PROGRAM, "cleanup", *directories(world, base), "--cgroup-root", CGROUP]
     done = subprocess.run(
         ["nsenter", f"--net={world.node}", *map(str, argv)],
         capture_output=True,
@@ -156,6 +163,44 @@ def test_what_the_kernel_has_goes_though_both_directories_are_gone(world: World)
     assert not (world.directory / "run").exists()
     assert not (world.directory / "state").exists()
     assert "net.ipv4" not in clean(world)
+
+
+def test_cleanup_refuses_beside_an_agent_that_has_other_directories(world: World) -> None:
+    token = world.directory / "token"
+    token.write_text(f"{'0' * 64}.id.secret")
+    command(world.node, f"nft add table ip {TABLE}")
+    with inside(world.node, lambda: socket.create_server(("127.0.0.1", 0))) as server:
+        server.settimeout(patient(30))
+        argv = [PROGRAM, "run", *directories(world, "elsewhere"), "--token-file", token]
+        argv += ["--join", f"127.0.0.1:{server.getsockname()[1]}", "--node-name", "node-1", "--cgroup-root", CGROUP]
+        agent = subprocess.Popen(["nsenter", f"--net={world.node}", *map(str, argv)])
+        try:
+            with server.accept()[0]:  # it joins, and gets no answer until it is looked at
+                said = clean(world, status=1)
+                assert f"an agent runs in this network namespace (process {agent.pid}): end it first" in said
+                assert f"table ip {TABLE}" in command(world.node, "nft list tables")
+            server.close()
+            assert agent.wait(patient(30)) == 1
+        finally:
+            agent.kill()
+            agent.wait()
+    clean(world, "elsewhere")
+    assert command(world.node, "nft list tables") == ""
+
+
+def test_whoever_locks_a_network_stops_a_cleanup_and_no_agent(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    def scenario() -> None:
+        os.close(hold_network())
+        assert caplog.messages == []
+        refuse_beside_agent()
+        with world.node.open() as network:
+            fcntl.flock(network, fcntl.LOCK_EX)
+            os.close(hold_network())
+            with pytest.raises(CannotStart, match=f"process {os.getpid()}"):
+                refuse_beside_agent()
+
+    inside(world.node, scenario)
+    assert f"cannot lock the network namespace (process {os.getpid()})" in caplog.text
 
 
 def test_cleanup_keeps_chains_that_somebody_has_begun_to_use(world: World) -> None:
