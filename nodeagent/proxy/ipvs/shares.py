@@ -1,7 +1,8 @@
 """What several services must not have both: a virtual server, an entry of a set. Pure.
 
-Owns who has what. The first service that asks keeps it; another one that asks for the same is refused by name, whole,
-and may have it once it is free. (The control plane gives no address or port twice; an agent does not rely on it.)
+Guards what the kernel still holds. Of several that wish for one place claims.py has chosen already; but a service that
+is refused, or of which nothing can be made now, keeps what it had, and no other may write that before it is free: who
+asks for it is refused by name, whole. The same for marks, which no claim is about.
 """
 
 from __future__ import annotations
