@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nodeagent.proxy import selftest
-from nodeagent.proxy.changes import ADDRESSES, RULES, Changes, deaf
+from nodeagent.proxy.changes import ADDRESSES, RULES, Changes, answering, deaf
 from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.ipvs import kernel, node
 from nodeagent.proxy.ipvs.marks import Marks
@@ -36,8 +36,6 @@ T = TypeVar("T")
 
 HOST_PORTS = "host ports"
 """What owns their entries; no service has such a name."""
-_REST = 0.25
-"""Seconds after a look before others' changes are heard again."""
 _SHARE, _LATEST = 100, 4.0
 """Looking takes at most one part of this of one core's time, but for what was heard, or what would be late: a look
 that is asked for every 5 s (runner.Pace) is none of those that are passed over."""
@@ -234,16 +232,11 @@ class IpvsMode:
     def _answering(self) -> Iterator[None]:
         """Around work: what was heard before is answered by it, and its own changes are no news."""
         self._heard = False
-        for changes in self._changes:
-            changes.drain()
         with contextlib.ExitStack() as stack:
             for changes in self._changes:
+                stack.enter_context(answering(changes, lambda: self.written))
                 stack.enter_context(deaf(changes))
-            try:
-                yield
-            finally:
-                for changes in self._changes:
-                    changes.resume(_REST)
+            yield
 
     async def inspect(self, service: str, ports: tuple[ServicePort, ...], ranges: Ranges) -> Inspection:
         made = part(ports, ranges, self._scheduler, self._marks.find(service, mark_names(ports)))
