@@ -166,10 +166,10 @@ def keep(pki: Path, node: str, address: str, key: bytes, answer: JoinResponse) -
     }
     fresh = pki / f"identity-{secrets.token_hex(8)}"
     fresh.mkdir(parents=True, mode=0o700)
-    replace(fresh / "ca.pem", answer.certificateAuthority.encode(), sync=True)
-    replace(fresh / "key.pem", key, sync=True)
-    replace(fresh / "cert.pem", answer.certificate.encode(), sync=True)
-    replace(fresh / "joined.json", json.dumps(joined).encode(), sync=True)
+    replace(fresh / "ca.pem", answer.certificateAuthority.encode(), synced=True)
+    replace(fresh / "key.pem", key, synced=True)
+    replace(fresh / "cert.pem", answer.certificate.encode(), synced=True)
+    replace(fresh / "joined.json", json.dumps(joined).encode(), synced=True)
     for name in ("ca.pem", "key.pem", "cert.pem", "joined.json"):
         _link(pki / name, f"{certificates.CURRENT}/{name}")
     _link(pki / certificates.CURRENT, fresh.name)

@@ -73,13 +73,13 @@ class Paths:
         self.run.chmod(0o700)
 
 
-def replace(path: Path, data: bytes, mode: int = 0o600, *, sync: bool = False) -> None:
-    """Put `data` at `path` whole or not at all; `sync` for what must survive power loss. Raises OSError."""
+def replace(path: Path, data: bytes, mode: int = 0o600, *, synced: bool = False) -> None:
+    """Put `data` at `path` whole or not at all; `synced` for what must survive power loss. Raises OSError."""
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         _write_all(descriptor, data)
-        if sync:
+        if synced:
             os.fsync(descriptor)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -87,8 +87,8 @@ def replace(path: Path, data: bytes, mode: int = 0o600, *, sync: bool = False) -
     finally:
         os.close(descriptor)
     os.replace(temporary, path)
-    if sync:
-        _sync_directory(path.parent)
+    if synced:
+        sync(path.parent)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -98,8 +98,9 @@ def _write_all(descriptor: int, data: bytes) -> None:
         written += os.write(descriptor, data[written:])
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """What is in a file or directory is on the disk when this returns. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

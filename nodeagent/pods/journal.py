@@ -17,10 +17,11 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nodeagent.paths import sync
 from nodeagent.pods import failpoints
 from nodeagent.pods.codec import Instances, begun, durable, encode
 from nodeagent.pods.state import PodState
@@ -76,7 +77,10 @@ class JournalFile:
         self.numbers: dict[str, int] = {}
         self._size = 0
         self._compact_at = _COMPACT_AT
+        is_new = not path.exists()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        if is_new:
+            sync(path.parent)
         self._load()
 
     def _load(self) -> None:
@@ -172,6 +176,7 @@ class JournalFile:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self.path)
+        sync(self.path.parent)
         self._reopen()
         self._size = len(content)
 
@@ -196,11 +201,16 @@ class Journal:
         )
         self._kept: dict[str, tuple[Any, ...]] = {}
         self._begun: dict[str, Instances] = {}
+        self._before: Callable[[], None] = lambda: None
         self._later: set[asyncio.Task[None]] = set()
         self._noting: dict[str, asyncio.Task[None]] = {}
         self._number = max((*self._boot.numbers.values(), *self._durable.numbers.values()), default=0)
         self._syncing: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
+
+    def sync_first(self, before: Callable[[], None]) -> None:
+        """Call `before` in a thread ahead of each sync: what a record relies on goes to the disk first."""
+        self._before = before
 
     def found(self) -> dict[str, Record]:
         """uid -> the newest record that still holds: of this boot, or the durable one where this boot's is torn off."""
@@ -290,7 +300,11 @@ class Journal:
         if running is not None:
             await asyncio.wait([running])
         self._syncing, self._next = self._next, None
-        await asyncio.to_thread(self._durable.sync)
+        await asyncio.to_thread(self._sync_both)
+
+    def _sync_both(self) -> None:
+        self._before()
+        self._durable.sync()
 
     def close(self) -> None:
         for task in self._later:

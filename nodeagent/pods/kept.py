@@ -7,6 +7,7 @@ reported; a write that fails leaves the file as it was and raises OSError.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from nodeagent.paths import Paths, replace
+from nodeagent.paths import Paths, replace, sync
 from podplane.v1.pod_pb2 import Pod
 from podplane.v1.session_pb2 import PodTrace
 
@@ -39,6 +40,7 @@ class KeptPods:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._origins: dict[str, Origin] = {}
+        self._unsynced: dict[Path, None] = {}
 
     def read(self) -> dict[str, Pod]:
         """Every spec by pod uid, with its origin taken up."""
@@ -51,13 +53,35 @@ class KeptPods:
         return self._origins.get(uid, UNKNOWN)
 
     def keep(self, pod: Pod, origin: Origin) -> None:
-        """Keep the newest spec, and who bound the pod. Raises OSError."""
+        """Keep the newest spec, and who bound the pod; what comes of a power cut is sync()'s. Raises OSError."""
         uid = pod.metadata.uid
         if self._origins.get(uid) != origin:
             # Before the spec: a pod whose origin is lost would go with the next store that does not know it.
-            replace(_origin_path(self._paths, uid), json.dumps(dataclasses.asdict(origin)).encode())
+            self._write(_origin_path(self._paths, uid), json.dumps(dataclasses.asdict(origin)).encode())
             self._origins[uid] = origin
-        replace(spec_path(self._paths, uid), pod.SerializeToString())
+        self._write(spec_path(self._paths, uid), pod.SerializeToString())
+
+    def _write(self, path: Path, data: bytes) -> None:
+        replace(path, data)
+        self._unsynced[path] = None
+
+    def sync(self) -> None:
+        """What was kept so far is on the disk when this returns; for any thread. Raises OSError.
+
+        Else a power cut may take the spec of a pod that the journal knows, and with the spec the pod and its volumes.
+        """
+        taken = []
+        try:
+            while self._unsynced:
+                path, _ = self._unsynced.popitem()
+                taken.append(path)
+                with contextlib.suppress(FileNotFoundError):  # forgotten meanwhile
+                    sync(path)
+            if taken:
+                sync(self._paths.pods)
+        except OSError:
+            self._unsynced |= dict.fromkeys(taken)
+            raise
 
     def forget(self, uid: str) -> None:
         """Nothing of the pod is left."""

@@ -65,6 +65,7 @@ class Pods:
         self._weight = 0
         """Millicores that each burstable pod requests, and that all of them do."""
         self.kept = KeptPods(tools.paths)
+        tools.journal.sync_first(self.kept.sync)
         self.origin = UNKNOWN
         """The cluster and epoch that speak now: what they bind is theirs."""
         tools.objects.listen(self._object_changed)

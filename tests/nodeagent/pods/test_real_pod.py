@@ -162,6 +162,32 @@ async def test_a_pod_waits_for_its_config_map_runs_and_ends_without_a_trace(agen
     assert await gone(agent) == []
 
 
+async def test_a_spec_is_on_the_disk_before_the_journal_knows_the_pod(
+    agent: OneAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut in between would leave a record without a spec: the pod and its volumes would go with it."""
+    synced: list[str] = []
+
+    def noted(real: Callable[[int], None]) -> Callable[[int], None]:
+        def sync(file: int) -> None:
+            synced.append(os.readlink(f"/proc/self/fd/{file}"))
+            real(file)
+
+        return sync
+
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, noted(getattr(os, name)))
+    agent.objects.apply(config_map("hello"))
+    agent.pods.put(a_pod("exec sleep 600"))
+    await agent.until(is_ready)
+    pods, journal = agent.paths.pods, str(agent.paths.durable_journal)
+    assert {*synced[:2]} == {f"{pods}/uid-1.pb", f"{pods}/uid-1.json"}
+    assert synced[2:4] == [str(pods), journal]
+    assert str(pods) not in synced[4:]
+    agent.pods.remove("uid-1", 0)
+    assert await gone(agent) == []
+
+
 async def test_nobody_is_told_of_a_start_that_is_not_on_the_disk(
     agent: OneAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
