@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from nodeagent.pressure.signals import process_ids
 from nodeagent.pressure.thresholds import Reservation, Threshold, allocatable
 from nodeagent.runtime.image import Held
 from nodeagent.runtime.manifests import ARCHITECTURES
 from podplane import quantity
+from podplane.times import stamp
 from podplane.v1.node_pb2 import Node, NodeStatus
 
 PODS = 110
@@ -134,8 +133,8 @@ def node(
             status=value,
             reason=reason,
             message=message,
-            lastHeartbeatTime=Timestamp(seconds=int(now)),
-            lastTransitionTime=Timestamp(seconds=int(since[type_][1])),
+            lastHeartbeatTime=stamp(now),
+            lastTransitionTime=stamp(since[type_][1]),
         )
     for held in sorted(images, key=lambda one: (-one.size, one.names))[:MAX_IMAGES]:
         status.images.add(names=held.names[:MAX_IMAGE_NAMES], sizeBytes=min(held.size, 0xFFFFFFFF))

@@ -31,9 +31,9 @@ def exits(found: pod_pb2.Pod) -> list[int]:
     return [state.terminated.exitCode for state in (status.state, status.lastState) if state.HasField("terminated")]
 
 
-def heard(api: Api) -> str:
+def heard(api: Api) -> int:
     """When the node's newest report was made."""
-    return str(max(c.lastHeartbeatTime.ToJsonString() for c in api.get(NODE, "node-1", "").status.conditions))
+    return max(int(c.lastHeartbeatTime.ToNanoseconds()) for c in api.get(NODE, "node-1", "").status.conditions)
 
 
 @pytest.mark.timeout(120)
