@@ -36,7 +36,7 @@ test-deep: setup  ## long sweeps, fuzzing and soaks
 	@$(python) -m pytest -m deep --timeout 3600 $(PYTEST)
 
 # RESUME=1: goes on where a run was cut, if no file has changed since.
-test-vm: setup  ## real VMs under QEMU: IPVS, three nodes, cgroup v2, systemd, power cut; half an hour; RESUME=1 goes on where it was cut
+test-vm: setup  ## real VMs under QEMU: IPVS, three nodes, cgroup v2, systemd, power cut; RESUME=1 goes on where it was cut
 	@scripts/setup-vm
 	@RESUME=$(RESUME) $(python) -m pytest -m vm --timeout 900 $(PYTEST)
 

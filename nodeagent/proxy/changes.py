@@ -22,7 +22,7 @@ RULES = (12, 7)
 ADDRESSES = (socket.NETLINK_ROUTE, 5)
 """RTNLGRP_IPV4_IFADDR: a link that goes takes its addresses along, one message each."""
 _SOL_NETLINK = 270
-_REST, LONGEST_REST = 0.25, 5.0
+_REST, _LONGEST_REST = 0.25, 5.0
 """Seconds after a look, at least and at most, before others' changes are heard again."""
 _SHARE = 10
 """Somebody who changes rules of his own all the time makes us read ours for one part of this of one core's time."""
@@ -119,4 +119,4 @@ def answering(changes: Changes | None, written: Callable[[], int]) -> Iterator[N
         if written() == before:
             fruitless = time.monotonic() - started
     finally:
-        changes.resume(min(max(_REST, _SHARE * fruitless), LONGEST_REST))
+        changes.resume(min(max(_REST, _SHARE * fruitless), _LONGEST_REST))

@@ -43,7 +43,7 @@ class Progress:
     revision: int
     error: str = ""
     frozen: frozenset[str] = frozenset()
-    """Services (namespace/name) that still have the rules of an older revision."""
+    """Services (namespace/name) that cannot be programmed: they have the rules of an older revision, or none."""
 
 
 Programmed = Callable[[Progress], None]
@@ -89,7 +89,6 @@ class ProxySync:
         self._logged = ""
         self._turn = asyncio.Lock()
         self._works = True
-        self._owes = False
         self._checks = HealthChecks(lambda: self._works)
         self._revision = 0
         self._frozen: frozenset[str] = frozenset()
@@ -209,16 +208,13 @@ class ProxySync:
                 outcome = await self._program(asked, ranges) if changed else await self._look()
         except (RulesRefused, RulesUnavailable, OSError) as error:
             self._works, self._failure = False, str(error)
-            self._owes |= changed
             log.warning("cannot program the services: %s", error)
             self._report(str(error))
             return Outcome.FAILED
-        # A look that went well says nothing of what is still to be programmed.
-        self._owes &= not changed
-        if not self._owes:
+        if changed:  # a look that went well says nothing of what failed: work follows each failure (runner.py)
             self._works, self._failure = True, ""
-        if changed and self._mode is not None and not self._mode.certain:
-            self._runner.suspect()
+            if self._mode is not None and not self._mode.certain:
+                self._runner.suspect()
         return outcome
 
     def _report(self, error: str) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 
-from nodeagent.proxy.changes import LONGEST_REST
 from nodeagent.proxy.ipvs import kernel
 from nodeagent.proxy.ipvs.plan import Front
 from nodeagent.proxy.ipvs.servers import DeleteReal, DeleteServer, PutReal, PutServer, Step
@@ -237,6 +236,6 @@ def test_two_who_undo_each_others_work_do_not_spin(world: World, mode: str) -> N
             took = asyncio.get_running_loop().time() - started
             # At most a few for each rest of 250 ms; without the rest it is hundreds.
             assert node.proxy.looks - looks <= 4 * (took / 0.25 + 1)
-            await asyncio.to_thread(until, lambda: ours(node.world.node) == whole, "mended", 2 * LONGEST_REST)
+            await asyncio.to_thread(until, lambda: ours(node.world.node) == whole, "mended", PATIENCE)
 
     on_node(world, scenario, pace=NEVER)

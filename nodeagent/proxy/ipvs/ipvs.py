@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from nodeagent.paths import replace
 from nodeagent.proxy import selftest
 from nodeagent.proxy.changes import ADDRESSES, RULES, Changes, answering, deaf
 from nodeagent.proxy.inspection import Inspection
@@ -159,9 +160,7 @@ class IpvsMode:
         """Write down which marks there are, before any packet gets one."""
         if (given := self._marks.given) != self._kept_marks:
             self._saved.parent.mkdir(parents=True, exist_ok=True)
-            torn = self._saved.with_suffix(".new")
-            torn.write_text(json.dumps(given))
-            torn.rename(self._saved)
+            replace(self._saved, json.dumps(given).encode())
             self._kept_marks = given
 
     def _made(
