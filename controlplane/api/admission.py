@@ -1,13 +1,13 @@
-"""Admission: every write passes the mutators of its kind, in order, then all its validators.
+"""Admission: every write passes the mutators of its kind, in order, then all its validators; of a status, its own.
 
-Two lists of plain functions, below. Pure. Mutators change the object and do not judge; validators judge and change
+Lists of plain functions, below. Pure. Mutators change the object and do not judge; validators judge and change
 nothing. Nothing here raises for bad input: `validate` returns all that is wrong. What is right may still be against the
 policy of its namespace: `forbids` says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
@@ -24,6 +24,7 @@ __all__ = ["MUTATORS", "VALIDATORS", "Admission", "AdmissionContext", "Admission
 # The message types differ by kind; the registration below is what pairs them.
 Mutator = Callable[[Any, Any, AdmissionContext], None]
 Validator = Callable[[Any, Any, AdmissionContext], list[FieldError]]
+StatusValidator = Callable[[Any, Any], list[FieldError]]
 
 MUTATORS: tuple[tuple[Kind | None, Mutator], ...] = (
     (None, defaults.canonical_quantities),
@@ -54,6 +55,16 @@ VALIDATORS: tuple[tuple[Kind | None, Validator], ...] = (
     (kinds.EVENT, validation.event),
 )
 
+STATUS_VALIDATORS: Mapping[str, StatusValidator] = {
+    kinds.POD.name: validation.pod_status,
+    kinds.DEPLOYMENT.name: validation.deployment_status,
+    kinds.REPLICA_SET.name: validation.replica_set_status,
+    kinds.SERVICE.name: validation.service_status,
+    kinds.NAMESPACE.name: validation.namespace_status,
+    kinds.NODE.name: validation.node_status,
+}
+"""By the name of every kind that has a status."""
+
 
 class Admission:
     """The mutators and validators that writes pass."""
@@ -74,6 +85,10 @@ class Admission:
     def validate(self, obj: Message, old: Message | None, context: AdmissionContext) -> list[FieldError]:
         """Everything that is wrong with `obj` after mutate, and with the step from `old` to it."""
         return [wrong for validator in self._validators[obj.DESCRIPTOR.name] for wrong in validator(obj, old, context)]
+
+    def validate_status(self, obj: Message, old: Message) -> list[FieldError]:
+        """Everything that is wrong with `obj`'s status, and with the step from the stored one of `old` to it."""
+        return STATUS_VALIDATORS[obj.DESCRIPTOR.name](obj, old)
 
     def forbids(self, obj: Message, old: Message | None, context: AdmissionContext) -> str:
         """Why the policy of the object's namespace forbids it; empty where it does not. For what validate found right.

@@ -17,5 +17,8 @@ class Admission(Protocol):
     def validate(self, obj: Any, old: Any, context: AdmissionContext) -> list[FieldError]:
         """Everything that is wrong with the object; it is not changed."""
 
+    def validate_status(self, obj: Any, old: Any) -> list[FieldError]:
+        """Everything that is wrong with the status that is written; neither is changed."""
+
     def forbids(self, obj: Any, old: Any, context: AdmissionContext) -> str:
         """Why the policy of its namespace forbids a valid object; empty where it does not."""

@@ -120,13 +120,13 @@ class Objects:
             return await self._revise(kind, *meta.address(obj, kind), step)  # type: ignore[no-any-return]
 
     async def update_status(self, obj: M) -> M:
-        """Replace the status only. A pod that has Succeeded or Failed keeps its phase: Invalid."""
+        """Replace the status only. Invalid where it cannot be, or the kind has none."""
         kind = kind_of(obj)
         check = _preconditions(kind, meta.metadata_of(obj).uid, meta.revision_asked(obj))
 
         def step(stored: Stored) -> Any:
             check(stored)
-            return meta.with_status(stored.obj, obj, kind)
+            return self._with_status(kind, obj, stored.obj)
 
         return await self._revise(kind, *meta.address(obj, kind), step)  # type: ignore[no-any-return]
 
@@ -176,7 +176,7 @@ class Objects:
             if not change(new):
                 return None
             if status:
-                return meta.with_status(stored.obj, new, kind)
+                return self._with_status(kind, new, stored.obj)
             return self._replacement(kind, new, stored.obj)
 
         async with self._turn(kind):
@@ -311,6 +311,12 @@ class Objects:
         meta.prepare_update(new, live, kind)
         self._admit(kind, new, live)
         meta.count_generation(new, live)
+        return new
+
+    def _with_status(self, kind: Kind, submitted: Any, live: Any) -> Any:
+        new = meta.with_status(live, submitted, kind)
+        if wrong := self._admission.validate_status(new, live):
+            raise words.invalid(kind, new.metadata.name, wrong)
         return new
 
     def _admit(self, kind: Kind, new: Any, old: Any) -> None:

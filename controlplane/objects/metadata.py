@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from controlplane.objects import words
 from podplane.errors import FieldError, Invalid
-from podplane.kinds import POD, Kind
+from podplane.kinds import Kind
 from podplane.times import stamp
 from podplane.v1 import meta_pb2
 
@@ -23,8 +23,6 @@ MAX_OBJECT = 3 * 512 * 1024
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _SUFFIX_LENGTH = 5
 _GENERATED_PREFIX = 58  # a generated name fits a DNS label of 63 characters
-
-_TERMINAL_PHASES = ("Succeeded", "Failed")
 
 
 def metadata_of(obj: Message) -> meta_pb2.ObjectMeta:
@@ -110,20 +108,12 @@ def count_generation(new: Message, live: Message) -> None:
 
 
 def with_status(live: Message, submitted: Message, kind: Kind) -> Any:
-    """A copy of `live` with the submitted status. Invalid where a pod's phase would leave its end."""
+    """A copy of `live` with the submitted status. Invalid where the kind has none."""
     if not has_field(live, "status"):
         raise Invalid(f"{kind.plural} have no status")
     new = copy_of(live)
     _carry(new, submitted, "status")
-    if kind is POD:
-        _check_phase(new.status.phase, live.status.phase, metadata_of(live).name)  # type: ignore[attr-defined]
     return new
-
-
-def _check_phase(new: str, live: str, name: str) -> None:
-    if live in _TERMINAL_PHASES and new != live:
-        reason = f'Invalid value: "{new}": a pod that has {live} never changes its phase again'
-        raise words.invalid(POD, name, [FieldError("status.phase", reason)])
 
 
 def encode(obj: Message, kind: Kind) -> bytes:

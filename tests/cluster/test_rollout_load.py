@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
+from controlplane.store.log import Write
+from controlplane.store.sqlite import SqliteLog
+from controlplane.store.stored import key_of
 from devcluster.cluster import Cluster
 from nodeagent.pods.stopping import HOLD
 from podplane.kinds import DEPLOYMENT, EVENT, POD, SERVICE
+from tests.cluster.conftest import client
 from tests.support.api import Api
 from tests.support.load import Load
 from tests.support.network import own_mode_afterwards, restart_in
@@ -127,11 +132,27 @@ def test_a_pod_that_frozen_rules_lead_to_has_until_the_deadline(cluster: Cluster
     service.spec.type = "LoadBalancer"
     service = api.update(service)
     service.status.loadBalancer.ingress.add(ip="nowhere")
-    api.call(SERVICE, "UpdateStatus", service)
+    _store_unjudged(cluster, service)
     about = "involvedObject.name=loaded,reason=FailedToProgramService"
-    eventually(lambda: len(api.list(EVENT, "default", fieldSelector=about)) == 3, 20, "an event of every node")
-    # Its rules go on leading to the pod: nobody may believe that it is out of them.
-    assert _end(api, second) >= HOLD
+    with client(cluster) as api:
+        eventually(lambda: len(api.list(EVENT, "default", fieldSelector=about)) == 3, 20, "an event of every node")
+        # Its rules go on leading to the pod: nobody may believe that it is out of them.
+        assert _end(api, second) >= HOLD
+
+
+def _store_unjudged(cluster: Cluster, service: Any) -> None:
+    """Have the control plane find a service in its store that it would not have let in."""
+    service.metadata.ClearField("resourceVersion")
+    write = Write(key_of(SERVICE, "default", service.metadata.name), service.SerializeToString(deterministic=True))
+
+    async def commit() -> None:
+        log = await SqliteLog.open(cluster.root / "controlplane")
+        await log.commit([write])
+        await log.close()
+
+    cluster.stop("controlplane")
+    asyncio.run(commit())
+    cluster.start_control_plane()
 
 
 def _end(api: Api, name: str) -> float:

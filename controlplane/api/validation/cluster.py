@@ -6,9 +6,9 @@ import ipaddress
 
 from controlplane.api import pod_security
 from controlplane.api.admission_context import AdmissionContext
+from controlplane.api.validation.addresses import usable
 from controlplane.api.validation.containers import PROTOCOLS
 from controlplane.api.validation.problems import Problems
-from controlplane.api.validation.resources import quantities
 from controlplane.api.validation.scheduling import taints
 from podplane import names
 from podplane.errors import FieldError
@@ -31,7 +31,7 @@ def namespace(
 
 
 def node(obj: node_pb2.Node, old: node_pb2.Node | None, _context: AdmissionContext) -> list[FieldError]:
-    """A node: taints, pod CIDRs that never change once set, and what it reports of itself."""
+    """A node: taints, and pod CIDRs that never change once set."""
     found = Problems()
     taints(obj.spec.taints, "spec.taints", found)
     for index, cidr in enumerate(obj.spec.podCIDRs):
@@ -46,8 +46,6 @@ def node(obj: node_pb2.Node, old: node_pb2.Node | None, _context: AdmissionConte
             found.forbidden("spec.podCIDRs", 'node updates may not change podCIDR except from "" to valid')
         if old.spec.providerID and obj.spec.providerID != old.spec.providerID:
             found.forbidden("spec.providerID", 'node updates may not change providerID except from "" to valid')
-    quantities(obj.status.capacity, "status.capacity", found)
-    quantities(obj.status.allocatable, "status.allocatable", found)
     return found
 
 
@@ -86,24 +84,11 @@ def _endpoint(endpoint: endpointslice_pb2.Endpoint, family: str, path: str, foun
         if family == "FQDN":
             found.syntax(at, address, names.dns_subdomain)
         else:
-            _usable(address, family, at, found)
+            usable(address, at, found, family)
     if endpoint.nodeName:
         found.syntax(f"{path}.nodeName", endpoint.nodeName, names.dns_subdomain)
     if endpoint.hostname:
         found.syntax(f"{path}.hostname", endpoint.hostname, names.dns_label)
-
-
-def _usable(address: str, family: str, path: str, found: Problems) -> None:
-    """Only addresses of pods and machines: a slice must not lead into a node's own loopback or metadata service."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        found.invalid(path, address, f"must be a valid {family} address")
-        return
-    if f"IPv{parsed.version}" != family:
-        found.invalid(path, address, f"must be an {family} address")
-    elif parsed.is_unspecified or parsed.is_loopback or parsed.is_link_local or parsed.is_multicast:
-        found.invalid(path, address, "may not be unspecified, loopback, link-local or multicast")
 
 
 def event(obj: event_pb2.Event, _old: event_pb2.Event | None, _context: AdmissionContext) -> list[FieldError]:

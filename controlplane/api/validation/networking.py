@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
-
+from controlplane.api.validation.addresses import address, ipv4
 from controlplane.api.validation.problems import Problems
 from podplane import names
 from podplane.v1 import pod_pb2
@@ -18,7 +17,7 @@ def networking(spec: pod_pb2.PodSpec, path: str, found: Problems, *, of_pod: boo
     for name in ("hostname", "subdomain"):
         found.syntax(f"{path}.{name}", getattr(spec, name), names.dns_label, required=False)
     for index, alias in enumerate(spec.hostAliases):
-        _address(alias.ip, f"{path}.hostAliases[{index}].ip", found)
+        address(alias.ip, f"{path}.hostAliases[{index}].ip", found)
         for position, name in enumerate(alias.hostnames):
             found.syntax(f"{path}.hostAliases[{index}].hostnames[{position}]", name, names.dns_subdomain)
     _dns_config(spec, f"{path}.dnsConfig", found)
@@ -32,7 +31,7 @@ def _dns_config(spec: pod_pb2.PodSpec, path: str, found: Problems) -> None:
     if len(servers) > _MAX_SERVERS:
         found.invalid(f"{path}.nameservers", list(servers), f"must not have more than {_MAX_SERVERS} nameservers")
     for index, server in enumerate(servers):
-        _address(server, f"{path}.nameservers[{index}]", found)
+        address(server, f"{path}.nameservers[{index}]", found)
     if len(searches) > _MAX_SEARCHES:
         found.invalid(f"{path}.searches", list(searches), f"must not have more than {_MAX_SEARCHES} search paths")
     if len(" ".join(searches)) > _MAX_SEARCH_LINE:
@@ -61,18 +60,4 @@ def _host_ports(spec: pod_pb2.PodSpec, path: str, found: Problems, *, of_pod: bo
                     words = "must match `containerPort` when `hostNetwork` is true"
                     found.invalid(f"{at}.hostPort", port.hostPort, words)
                 if port.hostIP:
-                    _ipv4(port.hostIP, f"{at}.hostIP", found)
-
-
-def _ipv4(value: str, path: str, found: Problems) -> None:
-    try:
-        ipaddress.IPv4Address(value)
-    except ValueError:
-        found.invalid(path, value, "must be a valid IPv4 address, (e.g. 10.9.8.7)")
-
-
-def _address(value: str, path: str, found: Problems) -> None:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        found.invalid(path, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+                    ipv4(port.hostIP, f"{at}.hostIP", found)

@@ -145,7 +145,6 @@ OTHERS: list[tuple[str, Change, str]] = [
         merge(spec={"taints": [{"key": "a", "effect": "NoSchedule"}] * 2}),
         'spec.taints[1]: Duplicate value: "a:NoSchedule"',
     ),
-    ("Node", merge(status={"capacity": {"cpu": "-1"}}), "status.capacity[cpu]: Invalid value"),
     (
         "EndpointSlice",
         merge(endpoints=[{"addresses": ["127.0.0.1"]}]),

@@ -18,10 +18,14 @@ NOW = 1_800_000_000
 
 @dataclass
 class Gate:
-    """An Admission: `default` completes objects, `judge` finds fault with them, `forbid` names a policy."""
+    """An Admission: `default` completes objects, `judge` finds fault with them and `judge_status` with a status.
+
+    `forbid` names a policy.
+    """
 
     default: Callable[[Any, Any, AdmissionContext], None] = lambda obj, old, context: None
     judge: Callable[[Any, Any, AdmissionContext], list[FieldError]] = lambda obj, old, context: []
+    judge_status: Callable[[Any, Any], list[FieldError]] = lambda obj, old: []
     forbid: Callable[[Any, Any, AdmissionContext], str] = lambda obj, old, context: ""
 
     def mutate(self, obj: Any, old: Any, context: AdmissionContext) -> None:
@@ -29,6 +33,9 @@ class Gate:
 
     def validate(self, obj: Any, old: Any, context: AdmissionContext) -> list[FieldError]:
         return self.judge(obj, old, context)
+
+    def validate_status(self, obj: Any, old: Any) -> list[FieldError]:
+        return self.judge_status(obj, old)
 
     def forbids(self, obj: Any, old: Any, context: AdmissionContext) -> str:
         return self.forbid(obj, old, context)
