@@ -2,8 +2,8 @@
 
 To add a mode: a package with open(), remove() and missing(), and a line in KINDS. `auto` is the first whose self-test
 says that nothing is missing; iptables comes first on a node whose iptables drop what is forwarded (as Docker has it),
-since no other mode's rules can let pods pass there. Fails with RulesUnavailable where no mode works on this kernel,
-naming each one's reason.
+or come to, since no other mode's rules can let pods pass there. Fails with RulesUnavailable where no mode works on this
+kernel, naming each one's reason.
 """
 
 from __future__ import annotations
@@ -72,6 +72,11 @@ async def choose(name: str, kinds: Sequence[Kind] = KINDS) -> Kind:
             return kind
         reasons.append(f"{kind.name}: {reason}")
     raise RulesUnavailable(f"no proxy mode works on this kernel: {'; '.join(reasons)}")
+
+
+async def is_outdated(name: str, chosen: str) -> bool:
+    """Whether iptables have come to drop what is forwarded since `chosen` was: Docker has been started meanwhile."""
+    return name == AUTO and chosen != "iptables" and bool(await asyncio.to_thread(_closed))
 
 
 def _closed() -> str:

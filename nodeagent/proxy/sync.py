@@ -79,6 +79,8 @@ class ProxySync:
         self._desires = Desires()
         self._mode: Mode | None = None
         self._is_alone = False
+        self._has_chosen_again = False
+        """Once is enough: where iptables do not work, the mode stays what it was."""
         self._standing: Mapping[str, tuple[ServicePort, ...]] = {}
         self._standing_host_ports: tuple[HostPort, ...] = ()
         self._stale: set[conntrack.Stale] = set()
@@ -293,10 +295,16 @@ class ProxySync:
         return {}
 
     async def _look(self) -> Outcome:
-        """Mend what others have changed."""
+        """Mend what others have changed, in the mode that they leave."""
         if self._mode is None:
             return Outcome.DONE
         self.looks += 1
+        if not self._has_chosen_again and await modes.is_outdated(self._asked_mode, self._mode.name):
+            log.warning("others drop what is forwarded, now: the proxy chooses its mode again")
+            await self._mode.close()
+            self._mode, self._is_alone, self._has_chosen_again = None, False, True
+            self._runner.trigger()
+            return Outcome.DONE
         settled = await self._mode.look()
         if settled is not None:
             log.warning("the service rules were changed by somebody else and are mended")

@@ -162,6 +162,15 @@ def ours(pin: Path) -> list[str]:
     return sorted([*lines, *virtual_servers(pin), *(f"address {item}" for item in service_addresses(pin))])
 
 
+def modes_of(world: World) -> set[str]:
+    """The modes that something in the kernel is of."""
+    found = {"iptables"} if "PODPLANE" in saved(world.node) else set()
+    tables = command(world.node, "nft list tables")
+    found |= {"nftables"} if "podplane-services" in tables else set()
+    balanced = virtual_servers(world.node) or service_addresses(world.node)
+    return found | ({"ipvs"} if "podplane-ipvs" in tables or balanced else set())
+
+
 def virtual_servers(pin: Path) -> list[str]:
     """Those of the ipvs mode and of anybody else, with the weights of their real servers."""
     made = []

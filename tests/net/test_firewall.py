@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from nodeagent.proxy.obstacles import closed, closed_by_iptables
-from tests.net.kernel import CLIENT, NODE, World, command, inside
-from tests.net.proxied import WEB, A, Node, R, flavours, on_node, proxied, web
+from tests.net.kernel import CLIENT, NODE, World, command, inside, until
+from tests.net.proxied import WEB, A, B, Node, R, flavours, modes_of, on_node, proxied, web
 
 
 @pytest.mark.parametrize("flavour", ["nft", "legacy"])
@@ -30,6 +32,22 @@ def test_pods_and_services_pass_a_policy_that_drops_what_is_forwarded(world: Wor
     world.mode = "auto"
     on_node(world, scenario)
     assert len(inside(world.node, closed)) == 1
+
+
+@pytest.mark.parametrize("flavour", ["nft", "legacy"])
+def test_a_policy_that_comes_later_changes_the_mode(world: World, flavour: str) -> None:
+    async def scenario(node: Node) -> None:
+        async with proxied(node):
+            await node.program([web()[0]], [web(A, B)[1]])
+            assert node.proxy.mode == "nftables"
+            command(world.node, f"iptables-{flavour} -P FORWARD DROP")
+            await asyncio.to_thread(until, lambda: modes_of(world) == {"iptables"}, "the other mode's rules alone")
+            assert await node.answers(world.client, NODE, 30080) == {"a", "b"}
+            assert await node.program([web()[0]], [web(A)[1]]) == ""
+            assert (node.proxy.mode, await node.answers(world.client, NODE, 30080)) == ("iptables", {"a"})
+
+    world.mode = "auto"
+    on_node(world, scenario)
 
 
 def test_a_policy_that_drops_what_is_forwarded_is_told_unless_a_rule_of_ours_is_before_it(moded: World) -> None:

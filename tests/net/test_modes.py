@@ -21,11 +21,10 @@ from tests.net.proxied import (
     B,
     Node,
     empty,
+    modes_of,
     on_node,
     ours,
     proxied,
-    saved,
-    service_addresses,
     virtual_servers,
     web,
 )
@@ -73,15 +72,6 @@ def test_a_node_changes_its_mode_without_losing_a_connection(world: World, first
 
     world.mode = first
     on_node(world, scenario)
-
-
-def modes_of(world: World) -> set[str]:
-    """The modes that something in the kernel is of."""
-    found = {"iptables"} if "PODPLANE" in saved(world.node) else set()
-    tables = command(world.node, "nft list tables")
-    found |= {"nftables"} if "podplane-services" in tables else set()
-    balanced = virtual_servers(world.node) or service_addresses(world.node)
-    return found | ({"ipvs"} if "podplane-ipvs" in tables or balanced else set())
 
 
 def test_what_is_left_of_ipvs_goes_whatever_of_it_somebody_has_deleted(balancing: World) -> None:
