@@ -1,7 +1,8 @@
 """Where a pod's start went: when each of its steps began and how long it took. Pure; a part of machine.py.
 
 A step counts once, from its first try to its first success, retries and waits between them included: what a restart
-does later is no part of the start. The clock that was set meanwhile counts neither way.
+does later is no part of the start. The clock that was set meanwhile counts neither way. Of a start whose steps nobody
+noted, or whose notes are lost, nothing is shown.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ _END: dict[type[did.Event], str] = {
 
 def observe(state: PodState, event: did.Event, issued: Iterable[do.Effect]) -> None:
     """Note which steps ended with the event, and which begin with what it calls for."""
-    now = max(0, round((event.at - state.skew - state.started_at) * 1_000_000))
+    if isinstance(event, did.AgentRestarted):
+        _take_over(state, event)
+    if state.start_unseen:
+        return
+    now = _moment(state, event.at)
     if (step := _END.get(type(event))) and _is_of_start(event):
         _end(state, _key(step, event), now)
     if isinstance(event, did.ContainerStarted | did.HookEnded | did.ProbePassed):
@@ -45,6 +50,24 @@ def observe(state: PodState, event: did.Event, issued: Iterable[do.Effect]) -> N
     for effect in issued:
         if (step := _BEGIN.get(type(effect))) and _is_of_start(effect):
             state.steps.setdefault(_key(step, effect), [now])
+
+
+def _take_over(state: PodState, event: did.AgentRestarted) -> None:
+    """End what the agent before began and did not live to see the end of, as the instances that it left show."""
+    state.start_unseen = state.start_unseen or (state.admitted and not state.steps)
+    for container in state.containers:
+        found = event.instances.get((container.name, container.attempt))
+        if found is None or event.rebooted or state.start_unseen:
+            continue
+        at = _moment(state, found.started_at or event.at)
+        for step in ("pull", "create") if found.state == "created" else ("pull", "create", "start"):
+            _end(state, f"{step} {container.name}", at)
+        _observe_probes(state, container.name, at)
+
+
+def _moment(state: PodState, at: float) -> int:
+    """Microseconds of the start."""
+    return max(0, round((at - state.skew - state.started_at) * 1_000_000))
 
 
 def steps(state: PodState) -> Iterator[PodStartStep]:

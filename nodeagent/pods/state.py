@@ -169,6 +169,8 @@ class PodState:
     """By how much the wall clock was set since started_at."""
     steps: dict[str, list[int]] = field(default_factory=dict)
     """Step of the start, with its container -> microseconds from started_at to its beginning, and how many it took."""
+    start_unseen: bool = False
+    """Nobody knows its steps: an agent that notes none has made them, or the journal is lost."""
     since: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Condition type -> its status and when it took it."""
     history: deque[str] = field(default_factory=lambda: deque(maxlen=64))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from nodeagent.pods import codec
 from nodeagent.pods import effects as do
 from nodeagent.pods import events as did
+from nodeagent.pods.recovery import Reality, rebuilt
 from nodeagent.pods.startup import steps
+from nodeagent.types import ContainerFound
 from podplane.v1.pod_pb2 import Pod
 from tests.nodeagent.pods.world import World, make_pod
 
@@ -131,3 +135,55 @@ def test_the_next_agent_goes_on_counting() -> None:
     world.post(did.AgentRestarted(world.now, rebooted=False, sandbox=False))
     world.settle()
     assert shown(world)["sandbox"] == (0, 2000)
+
+
+def _crashed(world: World) -> None:
+    """The app ends and is started anew."""
+    world.exit("a0", 1)
+    world.pass_time(30)
+    assert world.alive == {"a0": 1}
+
+
+def _found(world: World, state: str) -> dict[tuple[str, int], ContainerFound]:
+    started_at = 0.0 if state == "created" else world.now
+    return {("a0", 0): ContainerFound("id", "uid-1", "a0", 0, state, 42, True, None, started_at)}
+
+
+def test_a_start_that_another_agent_did_not_note_is_not_made_up_of_restarts() -> None:
+    noted = World(_probed())
+    start(noted)
+    older = {name: value for name, value in codec.encode(noted.state).items() if name != "steps"}
+    running = _found(noted, "running")
+    lost = rebuilt(noted.state.pod, Reality(containers={"uid-1": [*running.values()]}))
+    for state in (codec.decode(older, noted.state.pod), lost):
+        world = World(noted.state.pod)
+        world.state, world.alive, world.now = state, {"a0": 0}, noted.now + 3600
+        world.post(did.AgentRestarted(world.now, rebooted=False, sandbox=True, instances=running))
+        world.settle()
+        world.post(did.ProbePassed(world.now, "a0", 0, "startup"))
+        world.post(did.ProbePassed(world.now, "a0", 0, "readiness"))
+        _crashed(world)
+        assert shown(world) == {}
+
+
+@pytest.mark.parametrize(
+    ("held", "state", "expected"),
+    [
+        (do.CreateContainer, "created", {"create a0": (0, 2000), "start a0": (2000, 20)}),
+        (do.StartContainer, "running", {"create a0": (0, 0), "start a0": (0, 500), "probes a0": (500, None)}),
+        (do.StartContainer, "stopped", {"create a0": (0, 0), "start a0": (0, 500)}),
+    ],
+)
+def test_a_step_ends_though_its_agent_has_not_seen_that(
+    held: type[do.Effect], state: str, expected: dict[str, tuple[int, int | None]]
+) -> None:
+    world = World(_probed())
+    world.post(did.PodAdmitted(world.now))
+    world.settle(unless=lambda effect: isinstance(effect, held))
+    world.pending.clear()
+    world.now += 0.5
+    instances = _found(world, state)
+    world.now += 1.5
+    world.post(did.AgentRestarted(world.now, rebooted=False, sandbox=True, instances=instances))
+    start(world)
+    assert {key: value for key, value in shown(world).items() if key in expected} == expected
