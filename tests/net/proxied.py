@@ -21,7 +21,7 @@ from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
 from podplane.v1 import endpointslice_pb2, service_pb2
 from tests.net.kernel import CLIENT, NODE, World, ask, assert_unchanged, command, inside, ip, traces
-from tests.nodeagent.proxy.objects import service, slice_of
+from tests.nodeagent.proxy.objects import Port, service, slice_of
 from tests.support.waiting import patient
 
 PODS, CLUSTER = "10.77.1.0/24", "10.77.0.0/16"
@@ -30,6 +30,9 @@ A, B = "10.77.1.2", "10.77.1.3"
 REMOTE_PODS, R = "10.77.2.0/24", "10.77.2.9"
 """The client's machine plays another node as well, with one pod."""
 WEB, EMPTY = "10.96.0.10", "10.96.0.11"
+BRIDGE = "10.77.1.1"
+PORTS: list[Port] = [("web", "TCP", 80, 30080, 8080), ("dns", "UDP", 80, 30080, 5353)]
+Change = Callable[[service_pb2.ServiceSpec], None]
 PACE = Pace(look=0.1)
 TABLES = {TABLE, ipvs_table.TABLE}
 
@@ -190,3 +193,38 @@ def service_addresses(pin: Path) -> list[str]:
     """Those of the ipvs mode's device."""
     lines = [line.split() for line in command(pin, "ip -o -4 address").splitlines()]
     return [words[3] for words in lines if words[1] == DEVICE]
+
+
+def placed(
+    *ready: str, leaving: tuple[str, ...] = (), unready: tuple[str, ...] = ()
+) -> endpointslice_pb2.EndpointSlice:
+    """The slice of WEB; r is on the other node, whose own address is the client's."""
+    made = slice_of("web", PORTS, ready, leaving, unready)
+    for endpoint in made.endpoints:
+        endpoint.nodeName = "node-2" if endpoint.addresses[0] in (R, CLIENT) else "node-1"
+    return made
+
+
+def wanted(change: Change | None = None) -> service_pb2.Service:
+    made = service("web", WEB, PORTS)
+    if change is not None:
+        change(made.spec)
+    return made
+
+
+async def is_silent(node: Node, where: str, address: str, port: int) -> bool:
+    """Whether nothing comes back: neither an answer nor a refusal."""
+    pin = {"client": node.world.client, "node": node.world.node, **node.pods}[where]
+    try:
+        await node.ask(pin, address, port, timeout=0.3)
+    except TimeoutError:
+        return True
+    return False
+
+
+def scenario_of(body: Callable[[Node], Awaitable[None]]) -> Callable[[Node], Awaitable[None]]:
+    async def scenario(node: Node) -> None:
+        async with proxied(node):
+            await body(node)
+
+    return scenario

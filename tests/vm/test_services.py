@@ -16,7 +16,7 @@ def files(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/net/test_{name}.py" for name in names)
 
 
-SUITE = files("services", "proxy")
+SUITE = files("services", "outside", "proxy")
 RUNS = {
     # what → (pytest's arguments, tests that pass at least)
     "ipvs": (
