@@ -9,7 +9,7 @@ from tests.vm.conftest import MakeMachine
 from tests.vm.machine import Shape
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
-SUITE = ("tests/nodeagent/runtime/test_pod_cgroups.py", "tests/nodeagent/runtime/test_containers.py")
+SUITE = tuple(f"tests/nodeagent/runtime/test_{name}.py" for name in ("pod_cgroups", "containers", "confinement"))
 
 
 def test_containers_live_and_are_limited_on_cgroup_v2(boot: MakeMachine) -> None:
