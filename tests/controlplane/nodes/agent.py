@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from podplane.v1 import node_pb2, session_pb2
+from podplane.v1 import config_pb2, node_pb2, pod_pb2, reference_pb2, session_pb2
 from tests.controlplane.plane import Client, Plane
 
 DEADLINE = 5.0
@@ -85,3 +85,32 @@ class Agent:
         for kind, value in {"Ready": "True", **conditions}.items():
             node.status.conditions.add(type=kind, status=value, reason="AgentReady")
         self.say(node=node)
+
+
+def pod(name: str, node: str = "node-1", **references: str) -> pod_pb2.Pod:
+    made = pod_pb2.Pod(metadata={"name": name})  # type: ignore[arg-type]
+    made.spec.nodeName = node
+    container = made.spec.containers.add(name="main", image="host")
+    container.command.append("sleep")
+    if "secret" in references:
+        container.env.add(name="KEY").valueFrom.secretKeyRef.MergeFrom(_key(references["secret"]))
+    if "config" in references:
+        volume = made.spec.volumes.add(name="config")
+        volume.configMap.name = references["config"]
+    return made
+
+
+def _key(name: str) -> Any:
+    return reference_pb2.SecretKeySelector(name=name, key="key")
+
+
+def secret(name: str, value: bytes = b"1") -> config_pb2.Secret:
+    return config_pb2.Secret(metadata={"name": name}, data={"key": value})  # type: ignore[arg-type]
+
+
+async def until(condition: Callable[[], Any]) -> Any:
+    """Wait until the condition holds, and return what it gave."""
+    async with asyncio.timeout(5):
+        while not (found := condition()):
+            await asyncio.sleep(0.01)
+    return found

@@ -6,8 +6,7 @@ import asyncio
 from typing import Any
 
 from podplane.v1 import metrics_pb2, requests_pb2, session_pb2
-from tests.controlplane.nodes.agent import Agent
-from tests.controlplane.nodes.test_sessions import pod
+from tests.controlplane.nodes.agent import Agent, pod
 from tests.controlplane.plane import Plane, status
 
 

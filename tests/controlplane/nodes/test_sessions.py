@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +11,8 @@ import pytest
 from controlplane.nodes.session import digest
 from podplane.kinds import ENDPOINT_SLICE, NODE, POD, SERVICE
 from podplane.v1 import config_pb2, event_pb2, node_pb2, pod_pb2, requests_pb2, service_pb2, session_pb2
-from tests.controlplane.nodes.agent import Agent
+from tests.controlplane.nodes.agent import Agent, pod, secret, until
 from tests.controlplane.plane import Client, Plane, node_request, running, status
-
-
-def pod(name: str, node: str = "node-1", **references: str) -> pod_pb2.Pod:
-    made = pod_pb2.Pod(metadata={"name": name})  # type: ignore[arg-type]
-    made.spec.nodeName = node
-    container = made.spec.containers.add(name="main", image="host")
-    container.command.append("sleep")
-    if "secret" in references:
-        container.env.add(name="KEY").valueFrom.secretKeyRef.MergeFrom(_key(references["secret"]))
-    if "config" in references:
-        volume = made.spec.volumes.add(name="config")
-        volume.configMap.name = references["config"]
-    return made
-
-
-def _key(name: str) -> Any:
-    from podplane.v1 import reference_pb2
-
-    return reference_pb2.SecretKeySelector(name=name, key="key")
-
-
-def secret(name: str, value: bytes = b"1") -> config_pb2.Secret:
-    return config_pb2.Secret(metadata={"name": name}, data={"key": value})  # type: ignore[arg-type]
-
-
-async def until(condition: Callable[[], Any]) -> Any:
-    """Wait until the condition holds, and return what it gave."""
-    async with asyncio.timeout(5):
-        while not (found := condition()):
-            await asyncio.sleep(0.01)
-    return found
 
 
 def bound(frames: list[session_pb2.ControlFrame]) -> list[str]:
@@ -371,46 +339,3 @@ async def test_a_node_reads_what_its_pods_use_and_is_refused_the_rest_in_the_sam
 
 async def _refused(client: Client, method: str, request: Any) -> None:
     assert (await status(client.call(method, request)))[0] == "PERMISSION_DENIED", method
-
-
-async def test_logs_come_by_a_stream_that_the_agent_opens(plane: Plane) -> None:
-    admin, agent = plane.person(), Agent(plane, "node-1")
-    await agent.connect()
-    await admin.call("Pods/Create", pod("mine"))
-    await agent.hear("bind")
-    logs = admin.call("Pods/Logs", requests_pb2.LogsRequest(name="mine"))
-    reading = asyncio.create_task(_text(logs))
-    wish = await agent.hear("openStream")
-    assert wish.logs.container == "main"
-    lines = [session_pb2.AgentStreamFrame(opened=session_pb2.StreamOpened(id=wish.id))]
-    lines += [session_pb2.AgentStreamFrame(logs=requests_pb2.LogsChunk(text=f"line {n}\n")) for n in range(50)]
-    attached = agent.client.call("NodeSessions/Attach", _each(lines))
-    assert [frame async for frame in attached] == []
-    assert await reading == "".join(f"line {n}\n" for n in range(50))
-
-
-async def _each(frames: list[session_pb2.AgentStreamFrame]) -> Any:
-    for frame in frames:
-        yield frame
-
-
-async def _text(stream: Any) -> str:
-    return "".join([chunk.text async for chunk in stream])
-
-
-async def test_logs_say_why_they_cannot_be_had(plane: Plane) -> None:
-    admin, agent = plane.person(), Agent(plane, "node-1")
-    await agent.connect()
-    await admin.call("Pods/Create", pod("mine"))
-    await admin.call("Pods/Create", pod("theirs", "node-2"))
-    await agent.hear("bind")
-    assert await status(admin.call("Pods/Logs", requests_pb2.LogsRequest(name="theirs"))) == (
-        "UNAVAILABLE",
-        "node node-2 is not connected",
-    )
-    wrong = requests_pb2.LogsRequest(name="mine", container="other")
-    assert (await status(admin.call("Pods/Logs", wrong)))[0] == "INVALID_ARGUMENT"
-    refused = asyncio.create_task(status(admin.call("Pods/Logs", requests_pb2.LogsRequest(name="mine"))))
-    wish = await agent.hear("openStream")
-    agent.say(streamRefused=session_pb2.StreamRefused(id=wish.id, reason="no log yet", code="NOT_FOUND"))
-    assert await refused == ("NOT_FOUND", "no log yet")
