@@ -2,65 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from devcluster.cluster import Cluster
 from devcluster.proc import command_line, pids
 from nodeagent.pods.journal import frames
-from nodeagent.runtime.conmon import LOG_LIMIT
 from podplane.kinds import EVENT, POD
 from podplane.kinds import NODE as NODE_KIND
 from podplane.statuses import shown
 from podplane.v1 import node_pb2, pod_pb2
+from tests.cluster.conftest import NODE, Make, begin, in_pod, main
 from tests.support.api import Api, is_ready
-from tests.support.network import connects
 from tests.support.objects import pod
 from tests.support.programs import replaced
 from tests.support.waiting import eventually
-
-NODE = "node-2"
-SERVE = "exec busybox httpd -f -p 80 -h /tmp"
-Make = Callable[..., pod_pb2.Pod]
-
-
-@pytest.fixture
-def make(api: Api) -> Iterator[Make]:
-    """Creates pods on one node, which are gone after the test."""
-    names: list[str] = []
-
-    def create(
-        name: str,
-        script: str,
-        policy: str = "Always",
-        resources: Mapping[str, Mapping[str, str]] | None = None,
-        **spec: Any,
-    ) -> pod_pb2.Pod:
-        made = pod(name, "/bin/sh", "-c", script, nodeName=NODE, terminationGracePeriodSeconds=0, restartPolicy=policy,
-                   **spec)  # fmt: skip
-        for what, quantities in (resources or {}).items():
-            getattr(made.spec.containers[0].resources, what).update(quantities)
-        names.append(name)
-        found: pod_pb2.Pod = api.create(made)
-        return found
-
-    yield create
-    for name in names:
-        if api.find(POD, name):
-            api.delete(POD, name, grace=0)
-    for name in names:
-        api.gone(POD, name, seconds=60)
-
-
-def main(found: pod_pb2.Pod) -> pod_pb2.ContainerStatus:
-    return found.status.containerStatuses[0]
 
 
 def conmon_of(uid: str, container: str = "main") -> int:
@@ -70,15 +30,6 @@ def conmon_of(uid: str, container: str = "main") -> int:
         if words and words[0].endswith("conmon") and any(word.startswith(f"{uid}_{container}_") for word in words):
             return pid
     raise AssertionError(f"no conmon of {container} in pod {uid}")
-
-
-def in_pod(cluster: Cluster, uid: str) -> set[int]:
-    """The processes of a pod."""
-    found: set[int] = set()
-    for procs in Path("/sys/fs/cgroup/pids").glob(f"{cluster.cgroup(NODE)}/**/pod{uid}/*/cgroup.procs"):
-        with contextlib.suppress(OSError):
-            found.update(map(int, procs.read_text().split()))
-    return found
 
 
 @pytest.mark.parametrize(("policy", "phase"), [("Always", "Running"), ("Never", "Failed")])
@@ -279,86 +230,6 @@ def facts(found: pod_pb2.Pod) -> tuple[str, str, int, float]:
     return status.containerID, status.imageID, status.restartCount, started.seconds + started.nanos / 1e9
 
 
-def begin(cluster: Cluster, **environment: str) -> str:
-    """Start the node's agent anew; what it has said until it is connected."""
-    cluster.kill(NODE)
-    known = len(cluster.log(NODE).read_text())
-    cluster.start_node(NODE, environment)
-    return eventually(lambda: said if "session open" in (said := cluster.log(NODE).read_text()[known:]) else "")
-
-
-BOMB = """exec /usr/bin/python3 -S -c 'import os
-while True:
-    try: os.fork()
-    except OSError: pass'"""
-
-
-@pytest.mark.timeout(120)
-def test_a_fork_bomb_hurts_nobody_else(cluster: Cluster, api: Api, make: Make) -> None:
-    begin(cluster, PODPLANE_POD_PIDS_LIMIT="100")
-    try:
-        make("neighbour", SERVE)
-        neighbour = api.running("neighbour")
-        eventually(lambda: connects(cluster, NODE, neighbour.status.podIP, 80), 10)
-        agent = cluster.process(NODE)
-        uid = make("bomb", BOMB).metadata.uid
-        eventually(lambda: len(in_pod(cluster, uid)) > 80, what="the bomb's explosion")
-        for _ in range(5):
-            assert connects(cluster, NODE, neighbour.status.podIP, 80)
-            assert len(in_pod(cluster, uid)) <= 100
-        make("newcomer", "exec sleep 600")
-        api.running("newcomer")
-        api.delete(POD, "bomb", grace=0)
-        api.gone(POD, "bomb", seconds=20)
-        eventually(lambda: in_pod(cluster, uid) == set(), 20, "the end of every one of its processes")
-        assert main(api.running("neighbour")) == main(neighbour)
-        assert cluster.process(NODE) == agent
-    finally:
-        begin(cluster)
-
-
-@pytest.mark.timeout(120)
-def test_a_log_flood_is_bounded_and_hurts_nobody_else(cluster: Cluster, api: Api, make: Make) -> None:
-    make("neighbour", SERVE)
-    neighbour = api.running("neighbour")
-    eventually(lambda: connects(cluster, NODE, neighbour.status.podIP, 80), 10)
-    flood = make("flood", f"yes | head -c {LOG_LIMIT // 4}; echo; echo over; exec sleep 600")
-    api.running("flood")
-    logs = cluster.root / NODE / "logs" / f"default_flood_{flood.metadata.uid}" / "main"
-    largest = 0
-
-    def over() -> bool:
-        nonlocal largest
-        with contextlib.suppress(FileNotFoundError):  # it is being rotated
-            largest = max(largest, sum(path.stat().st_size for path in logs.iterdir()))
-        return api.logs("flood", tailLines=1) == b"over\n"
-
-    eventually(over, 90, "the end of the flood")
-    # An entry has the time beside its text: a flood of that size is several times as large, and was not kept whole.
-    assert 0 < largest <= 5 * (LOG_LIMIT + (1 << 20))
-    assert len(list(logs.iterdir())) <= 5
-    assert connects(cluster, NODE, neighbour.status.podIP, 80)
-    assert main(api.running("neighbour")) == main(neighbour)
-
-
-def test_an_init_container_that_runs_out_of_memory_is_told(api: Api, make: Make) -> None:
-    wanted = pod("greedy", restartPolicy="Never", nodeName=NODE)
-    eat = "data = bytearray(300 << 20)"
-    init = wanted.spec.initContainers.add(name="eater", image="host", command=["/usr/bin/python3", "-S", "-c", eat])
-    init.resources.limits["memory"] = "40Mi"
-    api.create(wanted)
-    try:
-        found = api.pod_when("greedy", lambda found: found.status.phase == "Failed")
-        end = found.status.initContainerStatuses[0].state.terminated
-        assert (end.reason, end.exitCode) == ("OOMKilled", 137)
-        assert "memory limit 40Mi" in end.message
-        assert shown(found) == "Init:OOMKilled"
-        assert not main(found).state.HasField("running")
-    finally:
-        api.delete(POD, "greedy", grace=0)
-        api.gone(POD, "greedy")
-
-
 def test_a_pods_start_is_told_step_by_step_and_why_its_sandbox_cannot_be_made(api: Api, make: Make) -> None:
     tuned = pod("untunable", nodeName=NODE, terminationGracePeriodSeconds=0)
     tuned.spec.securityContext.sysctls.add(name="net.ipv4.ip_local_port_range", value="none")
@@ -381,31 +252,3 @@ def test_a_pods_start_is_told_step_by_step_and_why_its_sandbox_cannot_be_made(ap
     finally:
         api.delete(POD, "untunable", grace=0)
         api.gone(POD, "untunable")
-
-
-ASKED: dict[str, dict[str, dict[str, str]]] = {
-    "Guaranteed": {"limits": {"cpu": "50m", "memory": "64Mi"}},
-    "Burstable": {"requests": {"memory": "64Mi"}},
-    "BestEffort": {},
-}
-
-
-def test_each_qos_class_has_its_cgroup_and_its_place_in_the_kernels_choice(
-    cluster: Cluster, api: Api, make: Make
-) -> None:
-    place = {"Guaranteed": "", "Burstable": "burstable/", "BestEffort": "besteffort/"}
-    uids = {qos: make(qos.lower(), "exec sleep 600", resources=ASKED[qos]).metadata.uid for qos in place}
-    agent = cluster.process(NODE)
-    assert agent is not None
-    own = int(Path(f"/proc/{agent.pid}/oom_score_adj").read_text())
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    # Without CAP_SYS_RESOURCE nobody may go below what it has itself.
-    wanted = {"Guaranteed": {-997, max(-997, own)}, "BestEffort": {1000}}
-    wanted["Burstable"] = {max(3, min(999, 1000 - 1000 * (64 << 20) // memory))}
-    for qos, uid in uids.items():
-        assert api.running(qos.lower()).status.qosClass == qos
-        (pid, *_) = in_pod(cluster, uid)
-        groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-        (group,) = {line.rpartition(":")[2] for line in groups if ":memory:" in line or ":pids:" in line}
-        assert group == f"/{cluster.cgroup(NODE)}/{place[qos]}pod{uid}/main_0"
-        assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) in wanted[qos], qos
