@@ -9,26 +9,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from controlplane.controllers import progress, revisions, rollout
 from controlplane.controllers.facts import (
     ObjectKey,
     controller_of,
-    disown,
     is_finished,
     is_terminating,
     key_of,
-    own,
 )
 from controlplane.controllers.loop import Source, control
-from controlplane.controllers.owned import Owned
+from controlplane.controllers.owned import Owned, owners
 from controlplane.controllers.queue import WorkQueue
 from controlplane.controllers.recorder import About, Recorder
 from controlplane.objects import Objects
 from controlplane.store.stored import Event
 from podplane import selectors
-from podplane.errors import AlreadyExists, Conflict, NotFound
+from podplane.errors import AlreadyExists
 from podplane.kinds import DEPLOYMENT, POD, REPLICA_SET
 from podplane.v1 import apps_pb2
 
@@ -112,14 +109,7 @@ class _Controller:
 
     def _set_keys(self, event: Event) -> Iterable[ObjectKey]:
         self._sets.take(event)
-        found: set[ObjectKey] = set()
-        for each in (event.stored.obj, *([event.previous.obj] if event.previous else [])):
-            owner = controller_of(each.metadata)
-            if owner is None:
-                found.update(self._matching(each))
-            elif owner.kind == "Deployment":
-                found.add((each.metadata.namespace, owner.name))
-        return found
+        return owners(event, DEPLOYMENT, self._matching)
 
     def _matching(self, each: apps_pb2.ReplicaSet) -> list[ObjectKey]:
         deployments = self._objects.list(DEPLOYMENT, each.metadata.namespace)
@@ -179,22 +169,14 @@ class _Controller:
             if selector.matches(each.metadata.labels) or is_terminating(deployment):
                 mine.append(each)
             else:
-                await self._change(each, lambda r: disown(r.metadata, uid))
+                await self._sets.release(each, deployment)
         if is_terminating(deployment):
             return mine
         for each in self._sets.orphans(deployment.metadata.namespace):
             if selector.matches(each.metadata.labels) and not is_terminating(each):
-                changed = await self._change(each, lambda r: _adopt(r, deployment))
-                mine.extend([changed] if changed is not None else [])
+                adopted = await self._sets.adopt(each, deployment)
+                mine.extend([adopted] if adopted is not None else [])
         return mine
-
-    async def _change(self, each: apps_pb2.ReplicaSet, change: Callable[[Any], bool]) -> apps_pb2.ReplicaSet | None:
-        try:
-            changed: Any = await self._objects.mutate(REPLICA_SET, *key_of(each), change, uid=each.metadata.uid)
-        except (NotFound, Conflict):
-            return None  # it went meanwhile
-        self._sets.add(changed)
-        return changed if isinstance(changed, apps_pb2.ReplicaSet) else None
 
     def _has_pods(self, old: ReplicaSets) -> bool:
         return any(not is_finished(pod) for each in old for pod in self._pods.of(each.metadata.uid))
@@ -276,10 +258,3 @@ class _Controller:
 
         live = await self._objects.mutate(DEPLOYMENT, *key_of(deployment), change, status=True, uid=uid)
         return progress.next_check(live, live.status, now)
-
-
-def _adopt(each: apps_pb2.ReplicaSet, deployment: apps_pb2.Deployment) -> bool:
-    if controller_of(each.metadata) is not None or is_terminating(each):
-        return False
-    own(each.metadata, deployment)
-    return True

@@ -46,6 +46,14 @@ def controlled_by(meta: meta_pb2.ObjectMeta, uid: str) -> bool:
     return owner is not None and owner.uid == uid
 
 
+def adopt(obj: Object, owner: Owner) -> bool:
+    """Make `owner` the managing controller of an object; False where it has one, or is going."""
+    if controller_of(obj.metadata) is not None or is_terminating(obj):
+        return False
+    own(obj.metadata, owner)
+    return True
+
+
 def own(meta: meta_pb2.ObjectMeta, owner: Owner) -> None:
     """Make `owner` the managing controller of an object that has none."""
     meta.ownerReferences.add(

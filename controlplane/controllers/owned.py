@@ -7,12 +7,13 @@ ours. It may hold too many names (of objects that have gone), never too few: wha
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from controlplane.controllers.facts import ObjectKey, controller_of, key_of
+from controlplane.controllers.facts import ObjectKey, Owner, adopt, controlled_by, controller_of, disown, key_of
 from controlplane.objects import Objects
 from controlplane.store.stored import Event
+from podplane.errors import Conflict, NotFound
 from podplane.kinds import Kind, Object
 
 
@@ -53,6 +54,23 @@ class Owned:
         """The objects of a namespace that no controller manages."""
         return [obj for obj in self._read(self._orphans.get(namespace, ())) if not _owner(obj)]
 
+    async def adopt(self, orphan: Object, owner: Owner) -> Any | None:
+        """Give the orphan to `owner`; what it is then, None where it went, is going, or is another's meanwhile."""
+        changed = await self._change(orphan, lambda live: adopt(live, owner))
+        return changed if changed is not None and controlled_by(changed.metadata, owner.metadata.uid) else None
+
+    async def release(self, obj: Object, owner: Owner) -> None:
+        """Take the object away from `owner`."""
+        await self._change(obj, lambda live: disown(live.metadata, owner.metadata.uid))
+
+    async def _change(self, obj: Object, change: Callable[[Any], bool]) -> Any | None:
+        try:
+            changed = await self._objects.mutate(self._kind, *key_of(obj), change, uid=obj.metadata.uid)
+        except (NotFound, Conflict):
+            return None
+        self.add(changed)
+        return changed
+
     def _read(self, names: Any) -> Iterator[Any]:
         for namespace, name in sorted(names):
             stored = self._objects.cache.get(self._kind, namespace, name)
@@ -72,6 +90,18 @@ class Owned:
         names.discard(key_of(obj))
         if not names:
             self._by_owner.pop(_owner(obj), None)
+
+
+def owners(event: Event, kind: Kind, adopters: Callable[[Any], Iterable[ObjectKey]]) -> set[ObjectKey]:
+    """Whom of this kind an event is about: who managed the object or does, and who may adopt it while nobody does."""
+    found: set[ObjectKey] = set()
+    for obj in (event.stored.obj, *([event.previous.obj] if event.previous else [])):
+        owner = controller_of(obj.metadata)
+        if owner is None:
+            found.update(adopters(obj))
+        elif owner.kind == kind.name:
+            found.add((obj.metadata.namespace, owner.name))
+    return found
 
 
 def _owner(obj: Object) -> str:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from controlplane.controllers import replicas
-from controlplane.controllers.facts import ObjectKey, controller_of, disown, is_terminating, key_of, own
+from controlplane.controllers.facts import ObjectKey, controller_of, is_terminating, key_of
 from controlplane.controllers.loop import Source, control
-from controlplane.controllers.owned import Owned
+from controlplane.controllers.owned import Owned, owners
 from controlplane.controllers.queue import WorkQueue
 from controlplane.controllers.recorder import About, Recorder
 from controlplane.objects import Objects
@@ -57,15 +57,7 @@ class _Controller:
 
     def _pod_keys(self, event: Event) -> Iterable[ObjectKey]:
         self._pods.take(event)
-        states = [event.stored.obj, *([event.previous.obj] if event.previous else [])]
-        found: set[ObjectKey] = set()
-        for pod in states:
-            owner = controller_of(pod.metadata)
-            if owner is None:
-                found.update(self._matching(pod))
-            elif owner.kind == "ReplicaSet":
-                found.add((pod.metadata.namespace, owner.name))
-        return found
+        return owners(event, REPLICA_SET, self._matching)
 
     def _matching(self, pod: pod_pb2.Pod) -> list[ObjectKey]:
         """The sets that may adopt an orphan."""
@@ -96,22 +88,14 @@ class _Controller:
             if selector.matches(pod.metadata.labels) or is_terminating(pod):
                 mine.append(pod)
             elif not is_terminating(owner):
-                await self._change_owner(pod, lambda p: disown(p.metadata, owner.metadata.uid))
+                await self._pods.release(pod, owner)
         if is_terminating(owner):
             return mine
         for pod in self._pods.orphans(owner.metadata.namespace):
             if replicas.adopts(owner, selector, pod):
-                adopted = await self._change_owner(pod, lambda p: _adopt(p, owner))
+                adopted = await self._pods.adopt(pod, owner)
                 mine.extend([adopted] if adopted is not None else [])
         return mine
-
-    async def _change_owner(self, pod: pod_pb2.Pod, change: Callable[[Any], bool]) -> pod_pb2.Pod | None:
-        try:
-            changed: Any = await self._objects.mutate(POD, *key_of(pod), change, uid=pod.metadata.uid)
-        except (NotFound, Conflict):
-            return None  # it went meanwhile
-        self._pods.add(changed)
-        return changed if isinstance(changed, pod_pb2.Pod) else None
 
     def _siblings(self, owner: apps_pb2.ReplicaSet) -> list[pod_pb2.Pod]:
         """The pods of all sets of the same deployment: scaling down prefers nodes that have several of them."""
@@ -172,13 +156,6 @@ class _Controller:
 
         await self._objects.mutate(REPLICA_SET, *key, change, status=True, uid=uid)
         return replicas.next_available(stored.obj, pods, now)
-
-
-def _adopt(pod: pod_pb2.Pod, owner: apps_pb2.ReplicaSet) -> bool:
-    if controller_of(pod.metadata) is not None or is_terminating(pod):
-        return False
-    own(pod.metadata, owner)
-    return True
 
 
 async def _all(calls: Iterable[Coroutine[Any, Any, None]]) -> PodplaneError | None:

@@ -8,6 +8,7 @@ from functools import partial
 
 from controlplane.controllers import deployment, garbage, replicaset
 from controlplane.controllers.facts import controller_of, is_active, is_ready
+from controlplane.controllers.owned import Owned
 from controlplane.controllers.queue import WorkQueue
 from controlplane.controllers.recorder import Recorder
 from podplane.kinds import DEPLOYMENT, EVENT, POD, REPLICA_SET
@@ -226,3 +227,18 @@ async def test_orphaning_leaves_the_replica_set_without_owner(world: World) -> N
     (left,) = world.objects.list(REPLICA_SET)
     assert not left.metadata.ownerReferences
     assert len(world.pods()) == 1
+
+
+async def test_an_orphan_that_another_owner_has_adopted_meanwhile_is_not_ones_own(world: World) -> None:
+    first, second = web(), web()
+    first.metadata.name, second.metadata.name = "first", "second"
+    first, second = await world.objects.create(first), await world.objects.create(second)
+    seen = await world.objects.create(pod("orphan", app="web"))
+    owned = Owned(world.objects, POD)
+    adopted = await owned.adopt(seen, first)
+    assert adopted is not None
+    # As it was seen it has no owner still.
+    assert await owned.adopt(seen, second) is None
+    assert owned.of(first.metadata.uid) == [adopted]
+    await owned.release(adopted, first)
+    assert await owned.adopt(seen, second) is not None
