@@ -168,30 +168,25 @@ class Client:
         self, method: str, request: Message, answer: type[_Answer], timeout: float | None = None
     ) -> Iterator[_Answer]:
         """One server-streaming call, until the server ends it or `timeout` seconds are over (Disconnected)."""
-        started = time.monotonic()
         invoke = self._channel.unary_stream(
             f"/podplane.v1.{method}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=answer.FromString,
         )
-        call = invoke(request, timeout=timeout, metadata=self._metadata)
-        try:
-            yield from call
-        except self._rpc_error as error:
-            raise from_rpc(error, self._server) from None
-        finally:
-            call.cancel()
-            self._log(method, started)
+        return self._answers(method, lambda: invoke(request, timeout=timeout, metadata=self._metadata))
 
     def duplex(self, method: str, requests: Iterator[Message], answer: type[_Answer]) -> Iterator[_Answer]:
         """One call with a stream in both directions, until the server ends it."""
-        started = time.monotonic()
         invoke: Any = self._channel.stream_stream(
             f"/podplane.v1.{method}",
             request_serializer=lambda request: request.SerializeToString(),
             response_deserializer=answer.FromString,
         )
-        call = invoke(requests, metadata=self._metadata)
+        return self._answers(method, lambda: invoke(requests, metadata=self._metadata))
+
+    def _answers(self, method: str, begin: Callable[[], Any]) -> Iterator[Any]:
+        started = time.monotonic()
+        call = begin()
         try:
             yield from call
         except self._rpc_error as error:

@@ -9,7 +9,7 @@ from podctl.client import Client, Query
 from podctl.failure import Failure
 from podctl.resources import one_target
 from podctl.tables import selector_text
-from podplane.kinds import POD, SERVICE
+from podplane.kinds import POD, SERVICE, Kind
 
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
@@ -18,19 +18,22 @@ def one_pod(client: Client, word: str) -> Any:
     """The pod of that name, or one of those that `deployment/web` has: a running and ready one, the oldest first."""
     kind, name = one_target([word], default="pods")
     obj = client.get(kind, client.namespace, name)
-    if kind is POD:
-        return obj
+    return obj if kind is POD else pods_behind(client, kind, obj, "attach to")[0]
+
+
+def pods_behind(client: Client, kind: Kind, obj: Any, purpose: str) -> list[Any]:
+    """The pods that a workload or service selects: running and ready ones first, then the oldest. Failure for none."""
     selector = getattr(getattr(obj, "spec", None), "selector", None)
     if selector is None:
-        raise Failure(f"error: cannot attach to {kind.plural}: they select no pods")
+        raise Failure(f"error: cannot {purpose} {kind.plural}: they select no pods")
     if hasattr(selector, "matchLabels"):
         labels = selector_text(selector)
     else:
         labels = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
     pods = client.list(POD, Query(client.namespace, labels)).items if labels and labels != "<none>" else []
     if not pods:
-        raise Failure(f"error: no pods found for {kind.plural}/{name}")
-    return min(pods, key=_preference)
+        raise Failure(f"error: no pods found for {kind.plural}/{obj.metadata.name}")
+    return sorted(pods, key=_preference)
 
 
 def _preference(pod: Any) -> tuple[bool, bool, int]:

@@ -13,8 +13,8 @@ from podctl.durations import seconds_flag
 from podctl.failure import Failure, UsageFailure
 from podctl.flags import Parser
 from podctl.logstreams import Source, print_all
+from podctl.podtarget import DEFAULT_CONTAINER, pods_behind
 from podctl.resources import one_target
-from podctl.tables import selector_text
 from podplane.kinds import POD
 from podplane.v1 import requests_pb2
 
@@ -27,7 +27,6 @@ EXAMPLES = """
   podctl logs web --previous
 """
 
-_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _SELECTED_TAIL = 10
 
 
@@ -90,30 +89,10 @@ def _pods(args: Namespace, client: Client) -> list[Any]:
     obj = client.get(kind, client.namespace, name)
     if kind is POD:
         return [obj]
-    return [_pod_behind(client, kind.plural, obj)]
-
-
-def _pod_behind(client: Client, plural: str, obj: Any) -> Any:
-    """One of the pods that a workload or service selects: a running and ready one, the oldest first."""
-    selector = getattr(getattr(obj, "spec", None), "selector", None)
-    if selector is None:
-        raise Failure(f"error: cannot get the logs of {plural}: they select no pods")
-    if hasattr(selector, "matchLabels"):
-        labels = selector_text(selector)
-    else:
-        labels = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
-    pods = client.list(POD, Query(client.namespace, labels)).items if labels and labels != "<none>" else []
-    if not pods:
-        raise Failure(f"error: no pods found for {plural}/{obj.metadata.name}")
-
-    def preference(pod: Any) -> tuple[bool, bool, int]:
-        ready = any(one.type == "Ready" and one.status == "True" for one in pod.status.conditions)
-        return pod.status.phase != "Running", not ready, pod.metadata.creationTimestamp.seconds
-
-    chosen = min(pods, key=preference)
-    if len(pods) > 1:
-        print(f"Found {len(pods)} pods, using pod/{chosen.metadata.name}", file=sys.stderr)
-    return chosen
+    chosen, *others = pods_behind(client, kind, obj, "get the logs of")
+    if others:
+        print(f"Found {len(others) + 1} pods, using pod/{chosen.metadata.name}", file=sys.stderr)
+    return [chosen]
 
 
 def _containers(args: Namespace, pod: Any) -> Sequence[str]:
@@ -122,7 +101,7 @@ def _containers(args: Namespace, pod: Any) -> Sequence[str]:
     apps = [one.name for one in pod.spec.containers]
     if args.all_containers:
         return [*(one.name for one in pod.spec.initContainers), *apps]
-    default = pod.metadata.annotations.get(_DEFAULT_CONTAINER)
+    default = pod.metadata.annotations.get(DEFAULT_CONTAINER)
     if default:
         return [default]
     if len(apps) + len(pod.spec.initContainers) > 1 and not args.selector:
