@@ -1,6 +1,6 @@
 """The system calls that Python 3.11 lacks: mount, umount2, unshare, setns, and pidfds with errors that say more.
 
-Each function is the call and nothing else, and raises OSError with the kernel's errno and what was asked.
+Each function but unmount is the call and nothing else, and raises OSError with the kernel's errno and what was asked.
 unshare and setns change the calling THREAD: use them in a thread made for the purpose, never in a pool's.
 Sources: the man pages of section 2; the constants are those of <sys/mount.h> and <linux/sched.h>.
 """
@@ -8,6 +8,7 @@ Sources: the man pages of section 2; the constants are those of <sys/mount.h> an
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 from pathlib import Path
@@ -62,6 +63,17 @@ def mount(source: str | Path | None, target: str | Path, fstype: str | None, fla
 def umount2(target: str | Path, flags: int = 0) -> None:
     """Unmount what is mounted on target. EINVAL: nothing is."""
     _check(_libc.umount2(os.fsencode(target), flags), f"umount {target} (flags {flags:#x})")
+
+
+def unmount(target: Path) -> None:
+    """Take off everything that is mounted on target, however often; nothing to do where nothing is."""
+    while True:
+        try:
+            umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                return
+            raise
 
 
 def unshare(flags: int) -> None:

@@ -9,7 +9,6 @@ OSError (EXDEV, ELOOP: it leads out of the volume).
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -117,20 +116,9 @@ def _entries(path: Path) -> Iterator[Path]:
 
 
 def _clear(target: Path) -> None:
-    unmount(target)
+    syscalls.unmount(target)
     with contextlib.suppress(FileNotFoundError):
         try:
             target.unlink()
         except IsADirectoryError:
             target.rmdir()
-
-
-def unmount(path: Path) -> None:
-    """Unmount everything that is mounted on a path; harmless where there is nothing."""
-    while True:
-        try:
-            syscalls.umount2(path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
-        except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOENT):
-                return
-            raise

@@ -22,7 +22,7 @@ from nodeagent.runtime.hostpath import HostPaths
 from nodeagent.runtime.nfs import NfsMounts
 from nodeagent.runtime.payload import Objects
 from nodeagent.runtime.rootfs import remove_tree
-from nodeagent.runtime.subpaths import SubPaths, unmount
+from nodeagent.runtime.subpaths import SubPaths
 from nodeagent.sandbox import namespaces
 from podplane import quantity
 from podplane.v1.pod_pb2 import Pod
@@ -166,7 +166,7 @@ class Volumes:
 
     def _remove(self, uid: str) -> None:
         for path in (self._memory / uid).glob("*"):
-            unmount(path)
+            syscalls.unmount(path)
         remove_tree(self._memory / uid)
         remove_tree(self._disk / uid)
 

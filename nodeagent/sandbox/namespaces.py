@@ -10,7 +10,6 @@ Raises OSError. Sources: namespaces(7), mq_overview(7).
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -41,7 +40,7 @@ def release_private(directory: Path) -> None:
         return
     mount = mount_of(directory)
     if mount.point == str(directory.resolve()) and not mount.shared:
-        unmount(directory)
+        syscalls.unmount(directory)
 
 
 class MountPoint(NamedTuple):
@@ -83,7 +82,7 @@ def enter(directory: Path, kinds: list[str]) -> None:
         return
     for pin in pins:
         if pin.exists():
-            unmount(pin)
+            syscalls.unmount(pin)
     syscalls.unshare(sum(NAMESPACES[kind] for kind in kinds))
     for kind, pin in zip(kinds, pins, strict=True):
         pin.touch(mode=0o600)
@@ -107,21 +106,10 @@ def mount_ipc(directory: Path) -> None:
             syscalls.mount(name, target, fstype, _QUIET, data)
 
 
-def unmount(path: Path) -> None:
-    """Take off everything that is mounted on path, however often; nothing to do where nothing is."""
-    while True:
-        try:
-            syscalls.umount2(path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
-        except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOENT):
-                return
-            raise
-
-
 def remove(directory: Path) -> None:
     """Remove the pins, the mounts and the directory, in whatever state they are."""
     for name in (*NAMESPACES, "pid", "shm", "mqueue"):
-        unmount(directory / name)
+        syscalls.unmount(directory / name)
     if not directory.exists():
         return
     for entry in directory.iterdir():

@@ -87,7 +87,7 @@ class SharedProcesses:
             await self._pauses.end(directory.name, str(note["cgroup"]))
         except (RuntimeFailure, OSError) as failure:
             raise SandboxFailure(f"cannot end the pod's pause process: {failure}") from failure
-        namespaces.unmount(directory / PIN)
+        syscalls.unmount(directory / PIN)
 
     def _ended(self, box: Sandbox) -> None:
         self.forget(box.id)

@@ -21,6 +21,7 @@ import socket
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from nodeagent import syscalls
 from nodeagent.sandbox import namespaces, processes, sysctl, sysctls
 from nodeagent.sandbox.failure import SandboxFailure
 from nodeagent.sandbox.network import Network
@@ -100,7 +101,7 @@ class Sandboxes:
 
     def _remove_root(self) -> None:
         try:
-            namespaces.unmount(self._root)
+            syscalls.unmount(self._root)
             if self._root.exists():
                 self._root.rmdir()
         except OSError as error:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from nodeagent import syscalls
-from nodeagent.sandbox import namespaces
 from tests.support.waiting import patient
 
 T = TypeVar("T")
@@ -251,7 +250,7 @@ class World:
     def close(self) -> None:
         self.close_sockets()
         for pin in self._pins:
-            namespaces.unmount(pin)
+            syscalls.unmount(pin)
             pin.unlink()
 
 

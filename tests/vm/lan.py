@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 from nodeagent import syscalls
-from nodeagent.sandbox import namespaces
 from tests.net.kernel import command, in_thread
 from tests.vm.machine import Nic
 
@@ -57,7 +56,7 @@ class Lan:
     def close(self) -> None:
         """Remove it; the VMs on it must be gone. Safe to call again."""
         if self.pin.exists():
-            namespaces.unmount(self.pin)
+            syscalls.unmount(self.pin)
             self.pin.unlink()
             self._directory.rmdir()
 
