@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from controlplane.files import write_private
 from podplane.errors import Invalid
+from podplane.files import replace
 from podplane.tls import NODE_ORGANIZATION, NODE_PREFIX, certificate_hash
 
 AUTHORITY_LIFE = datetime.timedelta(days=3650)
@@ -90,8 +90,8 @@ class Authority:
         if not (directory / "ca.crt").exists():
             key = ec.generate_private_key(ec.SECP256R1())
             # The key first: a certificate without its key would look like a finished authority.
-            write_private(directory / "ca.key", _key_pem(key))
-            write_private(directory / "ca.crt", _pem(_self_signed(key)))
+            replace(directory / "ca.key", _key_pem(key), synced=True)
+            replace(directory / "ca.crt", _pem(_self_signed(key)), synced=True)
         return cls(directory)
 
     @property
@@ -105,8 +105,8 @@ class Authority:
         if not (chain.exists() and key.exists() and _still_good(chain.read_bytes(), names)):
             private = ec.generate_private_key(ec.SECP256R1())
             certificate = self._server_certificate(private.public_key(), names)
-            write_private(key, _key_pem(private))
-            write_private(chain, _pem(certificate) + self.certificate)
+            replace(key, _key_pem(private), synced=True)
+            replace(chain, _pem(certificate) + self.certificate, synced=True)
         return ServerIdentity(key.read_bytes(), chain.read_bytes())
 
     def _server_certificate(self, key: ec.EllipticCurvePublicKey, names: Sequence[str]) -> x509.Certificate:

@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from controlplane.files import write_private
+from podplane.files import replace
 
 ROLES = ("view", "edit", "admin")
 BOOTSTRAP = "bootstrap"
@@ -54,7 +54,7 @@ class Tokens:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         identifier, secret, now = secrets.token_hex(8), secrets.token_urlsafe(32), time.time()
         token = Token(identifier, _hash(secret), user, role, now, None if ttl is None else now + ttl)
-        write_private(self._file(identifier), json.dumps(asdict(token)).encode())
+        replace(self._file(identifier), json.dumps(asdict(token)).encode(), synced=True)
         return f"{identifier}.{secret}"
 
     def check(self, bearer: str) -> Token | None:

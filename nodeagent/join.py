@@ -32,7 +32,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from nodeagent import certificates
-from nodeagent.paths import replace
+from podplane.files import replace
 from podplane.tls import (
     NODE_ORGANIZATION,
     NODE_PREFIX,

@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodeagent.paths import replace
+from podplane.files import replace
 from podplane.v1.session_pb2 import Welcome
 
 log = logging.getLogger(__name__)

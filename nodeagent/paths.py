@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,37 +70,3 @@ class Paths:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.state.chmod(0o700)
         self.run.chmod(0o700)
-
-
-def replace(path: Path, data: bytes, mode: int = 0o600, *, synced: bool = False) -> None:
-    """Put `data` at `path` whole or not at all; `synced` for what must survive power loss. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    try:
-        _write_all(descriptor, data)
-        if synced:
-            os.fsync(descriptor)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
-    os.replace(temporary, path)
-    if synced:
-        sync(path.parent)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    # On a disk that is nearly full the first write takes a part, and only the next one fails.
-    written = 0
-    while written < len(data):
-        written += os.write(descriptor, data[written:])
-
-
-def sync(path: Path) -> None:
-    """What is in a file or directory is on the disk when this returns. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

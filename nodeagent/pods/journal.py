@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nodeagent.paths import sync
 from nodeagent.pods import failpoints
 from nodeagent.pods.codec import Instances, begun, durable, encode
 from nodeagent.pods.state import PodState
+from podplane.files import sync
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from nodeagent.paths import Paths, replace, sync
+from nodeagent.paths import Paths
+from podplane.files import replace, sync
 from podplane.v1.pod_pb2 import Pod
 from podplane.v1.session_pb2 import PodTrace
 

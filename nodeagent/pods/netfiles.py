@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nodeagent.paths import Paths, replace
+from nodeagent.paths import Paths
 from nodeagent.pods.resolvconf import ClusterDns, parse, resolver
+from podplane.files import replace
 from podplane.v1.pod_pb2 import Pod
 
 RESOLV_CONF = Path("/etc/resolv.conf")

@@ -16,7 +16,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from nodeagent.paths import Paths, replace
+from nodeagent.paths import Paths
+from podplane.files import replace
 from podplane.v1 import session_pb2
 from podplane.v1.config_pb2 import ConfigMap, Secret
 from podplane.v1.endpointslice_pb2 import EndpointSlice

@@ -22,6 +22,7 @@ from pathlib import Path
 from nodeagent.runtime import manifests, references
 from nodeagent.runtime.image import Held, Image, ImageFailure
 from nodeagent.runtime.manifests import hexadecimal
+from podplane.files import sync
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ class Catalog:
 
     def publish(self, id: str, config: bytes, ref: str, repo_digest: str) -> Image:
         """Make an image known, all of whose layers are here."""
-        _sync_directory(self.layers)
+        sync(self.layers)
         _write(self._configs / hexadecimal(id), config, self.tmp)
         self._name(ref, id, repo_digest)
         return self.load(id, ref, repo_digest)
@@ -201,12 +202,4 @@ def _write(path: Path, data: bytes, tmp: Path) -> None:
         file.flush()
         os.fsync(fd)
     os.rename(draft, path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync(path.parent)

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from nodeagent.paths import replace
 from nodeagent.proxy import selftest
 from nodeagent.proxy.changes import ADDRESSES, RULES, Changes, answering, deaf
 from nodeagent.proxy.inspection import Inspection
@@ -30,6 +29,7 @@ from nodeagent.proxy.ipvs.shares import Shares
 from nodeagent.proxy.ipvs.spared import Spared
 from nodeagent.proxy.mode import Ranges, RulesRefused, RulesUnavailable, Wanted
 from nodeagent.proxy.services import HostPort, ServicePort
+from podplane.files import replace
 
 log = logging.getLogger(__name__)
 

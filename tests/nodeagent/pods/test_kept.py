@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.paths import Paths, replace
+from nodeagent.paths import Paths
 from nodeagent.pods.kept import UNKNOWN, KeptPods, Origin
+from podplane.files import replace
 from tests.nodeagent.pods.world import make_pod
 
 FIRST, SECOND = Origin("c1", "e1"), Origin("c1", "e2")

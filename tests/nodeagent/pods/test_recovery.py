@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.paths import Paths, replace
+from nodeagent.paths import Paths
 from nodeagent.pods import effects as do
 from nodeagent.pods.codec import encode
 from nodeagent.pods.events import AgentRestarted
@@ -14,6 +14,7 @@ from nodeagent.pods.kept import read_specs, spec_path
 from nodeagent.pods.machine import step
 from nodeagent.pods.recovery import Reality, _untold, states
 from nodeagent.types import ContainerFound, Sandbox
+from podplane.files import replace
 from podplane.v1.pod_pb2 import Pod
 from tests.nodeagent.pods.world import World, make_pod
 
