@@ -5,11 +5,14 @@ Owns the decoding. Never writes. Fails with OSError. Source: linux/netfilter/nf_
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
 import socket
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from operator import call
 
 from nodeagent import netlink
 from nodeagent.proxy.nftables.parts import Key, Value
@@ -33,6 +36,9 @@ _DATA_VALUE, _DATA_VERDICT = 1, 2
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _DROP, _GOTO = 0, 0xFFFFFFFC
 _PROTOCOLS = {6: "tcp", 17: "udp"}
+_NESTED = 0x8000
+_MANY = 1024
+"""Words that are remembered: there are thousands of elements, and few protocols, ports, slots and verdicts."""
 _ATTRIBUTE = struct.Struct("=HH")
 _U16 = struct.Struct("!H")
 _SLOT = struct.Struct("=I")
@@ -99,15 +105,24 @@ class Reader:
 
 
 def elements(container: str, raw: list[bytes]) -> Iterator[tuple[Key, Value]]:
-    """Decode what Reader.raw() returned."""
+    """Decode what Reader.raw() returned. An agent that has just started decodes all there are: 2 to 3 µs each."""
     known = CONTAINERS.get(container)
     fields = known.key if known else ("ip",) if container.startswith("aff-") else ("ip", "port")
+    ways = [_WORDS[field] for field in fields]
+    size = 4 * len(fields)
+    heads = _heads(_ELEM_KEY, size)
+    split = struct.Struct("4s" * len(fields)).unpack_from
     for body in raw:
         for element in _nested(netlink.attributes(body, 4).get(_LIST_ELEMENTS, b"")):
-            parts = netlink.attributes(element)
-            key = _concatenated(netlink.attributes(parts[_ELEM_KEY])[_DATA_VALUE], fields)
-            value = _value(netlink.attributes(parts[_ELEM_DATA])) if _ELEM_DATA in parts else ""
-            yield (container, key), (value, _comment(parts.get(_ELEM_USERDATA, b"")))
+            if not element.startswith(heads):
+                raise OSError(errno.EPROTO, f"an element of {container} does not begin with its key")
+            yield (container, " . ".join(map(call, ways, split(element, 8)))), _value(element, size + 8)
+
+
+def _heads(kind: int, size: int) -> tuple[bytes, ...]:
+    """How an attribute of so many bytes of data begins: as the kernel tells it, and as nft and we write it."""
+    value = _ATTRIBUTE.pack(size + 4, _DATA_VALUE)
+    return tuple(_ATTRIBUTE.pack(size + 8, flag | kind) + value for flag in (0, _NESTED))
 
 
 def _nested(data: bytes) -> Iterator[bytes]:
@@ -119,27 +134,53 @@ def _nested(data: bytes) -> Iterator[bytes]:
         offset += length + (-length % 4)
 
 
-def _value(data: dict[int, bytes]) -> str:
-    if _DATA_VALUE in data:
-        return _concatenated(data[_DATA_VALUE], ("ip", "port"))
-    verdict = netlink.attributes(data[_DATA_VERDICT])
+def _value(element: bytes, offset: int) -> Value:
+    """What the attributes after an element's key say."""
+    target = ""
+    if element.startswith(_TARGETS, offset):
+        address, port = element[offset + 8 : offset + 12], element[offset + 12 : offset + 16]
+        target, offset = f"{socket.inet_ntoa(address)} . {_port(port)}", offset + 16
+    if offset == len(element):
+        return target, ""
+    parts = netlink.attributes(element, offset)
+    return target or _verdict(parts.get(_ELEM_DATA, b"")), _comment(parts.get(_ELEM_USERDATA, b""))
+
+
+@functools.lru_cache(_MANY)
+def _verdict(data: bytes) -> str:
+    """ "" where there is none."""
+    if not data:
+        return ""
+    verdict = netlink.attributes(netlink.attributes(data)[_DATA_VERDICT])
     code = int.from_bytes(verdict[_VERDICT_CODE], "big")
     if code == _GOTO:
         return f"goto {_text(verdict[_VERDICT_CHAIN])}"
     return "drop" if code == _DROP else f"verdict {code}"
 
 
-def _concatenated(data: bytes, fields: tuple[str, ...]) -> str:
-    """Each field takes four bytes."""
-    return " . ".join([_DECODE[field](data, 4 * index) for index, field in enumerate(fields)])
+@functools.lru_cache(_MANY)
+def _protocol(word: bytes) -> str:
+    return _PROTOCOLS.get(word[0], str(word[0]))
 
 
-_DECODE = {
-    "ip": lambda data, at: socket.inet_ntoa(data[at : at + 4]),
-    "proto": lambda data, at: _PROTOCOLS.get(data[at], str(data[at])),
-    "port": lambda data, at: str(_U16.unpack_from(data, at)[0]),
-    "slot": lambda data, at: str(_SLOT.unpack_from(data, at)[0]),
+@functools.lru_cache(_MANY)
+def _port(word: bytes) -> str:
+    return str(_U16.unpack_from(word)[0])
+
+
+@functools.lru_cache(_MANY)
+def _slot(word: bytes) -> str:
+    return str(_SLOT.unpack(word)[0])
+
+
+_WORDS: Mapping[str, Callable[[bytes], str]] = {
+    "ip": socket.inet_ntoa,
+    "proto": _protocol,
+    "port": _port,
+    "slot": _slot,
 }
+"""Each field takes four bytes."""
+_TARGETS = _heads(_ELEM_DATA, 8)
 
 
 def _comment(userdata: bytes) -> str:
