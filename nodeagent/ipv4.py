@@ -1,18 +1,22 @@
-"""IPv4 addresses in dotted decimals: as ipaddress takes them, and thirty times as fast, since there are many. Pure."""
+"""IPv4 addresses in dotted decimals: as ipaddress takes them, and many times as fast, since there are many. Pure."""
 
 from __future__ import annotations
 
-import re
-
-_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_ADDRESS = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
+from socket import AF_INET, inet_pton
 
 
 def is_address(text: str) -> bool:
     """Whether it is an address, in its only spelling."""
-    return _ADDRESS.fullmatch(text) is not None
+    try:
+        inet_pton(AF_INET, text)
+    except (OSError, ValueError):  # it holds a zero, or what UTF-8 has no bytes for
+        return False
+    return True
 
 
 def number(text: str) -> int | None:
     """The address as a number of 32 bits; None where it is none."""
-    return int.from_bytes(bytes(map(int, text.split("."))), "big") if is_address(text) else None
+    try:
+        return int.from_bytes(inet_pton(AF_INET, text), "big")
+    except (OSError, ValueError):
+        return None

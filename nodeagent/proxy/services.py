@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from nodeagent.ipv4 import is_address
 from podplane.v1 import endpointslice_pb2, service_pb2
@@ -27,9 +28,8 @@ class Unprogrammable(Exception):
     """A service that no rule can be made for; it must not hold up the others."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Endpoint:
-    """One backend of a port. local: on this node."""
+class Endpoint(NamedTuple):
+    """One backend of a port. local: on this node. A tuple, since there are many to be sorted and compared."""
 
     address: str
     port: int
@@ -153,15 +153,15 @@ def ports_of(
 ) -> tuple[ServicePort, ...]:
     """Every port that has a rule. None for a headless or external name service. Raises Unprogrammable."""
     spec = service.spec
-    if spec.type == "ExternalName" or spec.clusterIP in ("", "None"):
+    if spec.clusterIP in ("", "None") or spec.type == "ExternalName":
         return ()
-    key = key_of(service)
-    for name in (service.metadata.namespace, service.metadata.name):
-        _demand(_NAME.fullmatch(name) is not None, f"{name!r} is not a name")
-    address = _address(spec.clusterIP)
-    known, outside = tuple(slices), _load_balancer_ips(service)
-    ports = (_port(key, address, port, spec, known, node_name) for port in spec.ports)
-    return tuple(replace(port, load_balancer_ips=outside) if outside else port for port in ports)
+    namespace, name = service.metadata.namespace, service.metadata.name
+    for each in (namespace, name):
+        if _NAME.fullmatch(each) is None:
+            raise Unprogrammable(f"{each!r} is not a name")
+    key, address, known = f"{namespace}/{name}", _address(spec.clusterIP), tuple(slices)
+    outside = _load_balancer_ips(service) if spec.type == "LoadBalancer" else ()
+    return tuple([_port(key, address, port, spec, known, node_name, outside) for port in spec.ports])
 
 
 def _load_balancer_ips(service: service_pb2.Service) -> tuple[str, ...]:
@@ -169,8 +169,6 @@ def _load_balancer_ips(service: service_pb2.Service) -> tuple[str, ...]:
 
     One of the other family is passed over, as kube-proxy's IPv4 half does: the service is asked for elsewhere, too.
     """
-    if service.spec.type != "LoadBalancer":
-        return ()
     handed = (item.ip for item in service.status.loadBalancer.ingress if item.ip and item.ipMode in ("", "VIP"))
     return tuple(_address(ip) for ip in handed if not _is_ipv6(ip))
 
@@ -198,27 +196,30 @@ def _port(
     spec: service_pb2.ServiceSpec,
     slices: tuple[endpointslice_pb2.EndpointSlice, ...],
     node_name: str,
+    outside: tuple[str, ...],
 ) -> ServicePort:
-    protocol = port.protocol or "TCP"
-    _demand(protocol in _PROTOCOLS, f"protocol {protocol} is not supported")
-    _demand(not port.name or _NAME.fullmatch(port.name) is not None, f"{port.name!r} is not a port name")
+    name, protocol = port.name, port.protocol or "TCP"
+    if protocol not in _PROTOCOLS:
+        raise Unprogrammable(f"protocol {protocol} is not supported")
+    if name and _NAME.fullmatch(name) is None:
+        raise Unprogrammable(f"{name!r} is not a port name")
     exposed = spec.type in ("NodePort", "LoadBalancer")
     internal_local = spec.internalTrafficPolicy == "Local"
     external_local = exposed and spec.externalTrafficPolicy == "Local"
-    known = list(_endpoints(port.name, protocol, slices, node_name))
-    here = [(endpoint, ready) for endpoint, ready in known if endpoint.local]
+    ready, leaving = _endpoints(name, protocol, slices, node_name)
     return ServicePort(
         service=key,
-        name=port.name,
+        name=name,
         protocol=protocol.lower(),
         cluster_ip=cluster_ip,
         port=_number(port.port),
         node_port=_number(port.nodePort) if exposed and port.nodePort else 0,
-        endpoints=_serving(known),
-        local_endpoints=_serving(here) if internal_local or external_local else (),
+        endpoints=_serving(ready, leaving),
+        local_endpoints=_serving(_here(ready), _here(leaving)) if internal_local or external_local else (),
         internal_local=internal_local,
         external_local=external_local,
         affinity=_affinity(spec),
+        load_balancer_ips=outside,
     )
 
 
@@ -228,30 +229,36 @@ def _affinity(spec: service_pb2.ServiceSpec) -> int:
     return spec.sessionAffinityConfig.clientIP.timeoutSeconds or _AFFINITY
 
 
-def _serving(known: Iterable[tuple[Endpoint, bool]]) -> tuple[Endpoint, ...]:
+def _serving(ready: Iterable[Endpoint], leaving: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
     """Those that are ready; where none is, those that still serve while they leave."""
-    found = set(known)
-    ready = {endpoint for endpoint, is_ready in found if is_ready}
-    return tuple(sorted(ready or {endpoint for endpoint, _ in found}))
+    return tuple(sorted({*ready} or {*leaving}))
+
+
+def _here(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    return [endpoint for endpoint in endpoints if endpoint.local]
 
 
 def _endpoints(
     name: str, protocol: str, slices: tuple[endpointslice_pb2.EndpointSlice, ...], node_name: str
-) -> Iterator[tuple[Endpoint, bool]]:
-    """Those that may be asked, and whether each is ready."""
+) -> tuple[list[Endpoint], list[Endpoint]]:
+    """Those that may be asked: who is ready, and who still serves while he leaves."""
+    ready: list[Endpoint] = []
+    leaving: list[Endpoint] = []
     for item in slices:
         if item.addressType not in ("", "IPv4"):
             continue
         # One without a number is for consumers that know what to make of it: kube-proxy passes over it, too.
         ports = [
-            each.port for each in item.ports if each.port and (each.name, each.protocol or "TCP") == (name, protocol)
+            each.port for each in item.ports if each.port and each.name == name and (each.protocol or "TCP") == protocol
         ]
         for endpoint in item.endpoints if ports else ():
-            ready = _is_ready(endpoint.conditions)
-            if endpoint.addresses and (ready or _still_serves(endpoint.conditions)):
+            conditions, addresses = endpoint.conditions, endpoint.addresses
+            is_ready = _is_ready(conditions)
+            if addresses and (is_ready or _still_serves(conditions)):
                 # Kubernetes: the addresses of one endpoint are interchangeable, clients use the first.
-                address, local = _address(endpoint.addresses[0]), endpoint.nodeName == node_name
-                yield from ((Endpoint(address, _number(port), local), ready) for port in ports)
+                address, local = _address(addresses[0]), endpoint.nodeName == node_name
+                (ready if is_ready else leaving).extend([Endpoint(address, _number(port), local) for port in ports])
+    return ready, leaving
 
 
 def _is_ready(conditions: endpointslice_pb2.EndpointConditions) -> bool:
@@ -262,13 +269,9 @@ def _still_serves(conditions: endpointslice_pb2.EndpointConditions) -> bool:
     return conditions.terminating and (not conditions.HasField("serving") or conditions.serving)
 
 
-def _demand(holds: bool, message: str) -> None:
-    if not holds:
-        raise Unprogrammable(message)
-
-
 def _address(text: str) -> str:
-    _demand(is_address(text), f"{text!r} is not an IPv4 address")
+    if not is_address(text):
+        raise Unprogrammable(f"{text!r} is not an IPv4 address")
     return text
 
 
@@ -280,5 +283,6 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _number(port: int) -> int:
-    _demand(0 < port < 65536, f"{port} is not a port")
+    if not 0 < port < 65536:
+        raise Unprogrammable(f"{port} is not a port")
     return port
