@@ -37,25 +37,28 @@ class Claims:
         """
         touched: set[Place] = set()
         for key, ports in before.items():
-            for claims, places in ((self._own, _own(ports)), (self._balanced, _balanced(ports))):
+            for claims, places in ((self._own, _own(ports)), (self._balanced, _balanced(ports))) if ports else ():
                 for place in places:
                     touched.add(place)
                     claims[place] = tuple(other for other in claims.get(place, ()) if other != key)
         for key in before:
-            for claims, places in ((self._own, _own(wanted(key))), (self._balanced, _balanced(wanted(key)))):
+            ports = wanted(key)
+            for claims, places in ((self._own, _own(ports)), (self._balanced, _balanced(ports))):
                 for place in places:
                     touched.add(place)
                     others = [other for other in claims.get(place, ()) if other != key]
                     claims[place] = tuple(sorted([*others, key], key=age)) if others else (key,)
-        affected = {*before, *self._lacking}
+        affected, rivals = {*before, *self._lacking}, {*self._lacking}
         for place in touched:
+            claimants = (*self._own.get(place, ()), *self._balanced.get(place, ()))
+            affected.update(claimants)
+            if len(claimants) > 1:
+                rivals.update(claimants)
             for claims in (self._own, self._balanced):
-                if claimants := claims.get(place, ()):
-                    affected.update(claimants)
-                else:
-                    claims.pop(place, None)
+                if place in claims and not claims[place]:
+                    del claims[place]
         self._lacking = frozenset(
-            key for key in affected if any(self._holder(place) != key for place in _places(wanted(key)))
+            key for key in rivals if any(self._holder(place) != key for place in _places(wanted(key)))
         )
         return affected
 
