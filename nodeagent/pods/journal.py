@@ -1,8 +1,8 @@
 """What the agent writes down before it acts (D11): the newest state of every pod, in two append-only files.
 
 The boot journal (tmpfs) has every step and ends with the boot: a plain write, which survives SIGKILL. The durable
-journal has what must survive power loss, and is synced in groups. A record is length, checksum, JSON; the first record
-of a file says which boot it is of.
+journal has what must survive power loss, and is synced in groups. A record (records.py) is JSON; the first one says of
+which boot a file is.
 
 Never: decides anything, or reads a spec. A torn or corrupt tail is noticed by its checksum, set aside beside the file
 with the suffix .torn and reported; what was before it is used. An I/O error (disk full) is raised: the effect that
@@ -15,12 +15,11 @@ import asyncio
 import json
 import logging
 import os
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nodeagent import records
 from nodeagent.pods import failpoints
 from nodeagent.pods.codec import Instances, begun, durable, encode
 from nodeagent.pods.state import PodState
@@ -30,28 +29,18 @@ log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
-_HEAD = struct.Struct("<II")
-_LARGEST = 16 * 1024 * 1024
 _COMPACT_AT = 4 * 1024 * 1024
 VERSION = 1
 
 
 def frame(record: Record) -> bytes:
     """One record as it stands in the file."""
-    payload = json.dumps(record, separators=(",", ":")).encode()
-    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+    return records.record(json.dumps(record, separators=(",", ":")).encode())
 
 
 def frames(data: bytes) -> Iterator[tuple[int, Record]]:
     """(offset after it, record) of every whole record, up to the first that is torn or corrupt."""
-    at = 0
-    while len(data) - at >= _HEAD.size:
-        length, checksum = _HEAD.unpack_from(data, at)
-        payload = data[at + _HEAD.size : at + _HEAD.size + length]
-        if length > _LARGEST or len(payload) < length or zlib.crc32(payload) != checksum:
-            return
-        at += _HEAD.size + length
-        yield at, json.loads(payload)
+    return ((end, json.loads(payload)) for end, payload in records.records(data))
 
 
 def _record(uid: str, state: Record | None, number: int) -> bytes:

@@ -80,6 +80,15 @@ async def test_a_journal_torn_at_any_byte_gives_every_record_before_the_tear(tmp
         again.close()
 
 
+def test_zeros_that_a_power_cut_left_are_a_torn_tail(tmp_path: Path) -> None:
+    path = tmp_path / "durable.log"
+    whole = frame({"boot": "b", "version": 1}) + frame({"uid": "a", "state": {"n": 1}})
+    path.write_bytes(whole + bytes(100))
+    file = JournalFile(path, "b", outlives_boot=True)
+    assert (file.records, path.stat().st_size) == ({"a": {"n": 1}}, len(whole))
+    file.close()
+
+
 def test_a_flipped_bit_anywhere_is_noticed(tmp_path: Path) -> None:
     whole = frame({"uid": "a", "state": {"n": 1}}) + frame({"uid": "b", "state": {"n": 2}})
     for index in range(len(whole)):

@@ -1,0 +1,31 @@
+"""Records one after the other in a file: length, checksum, payload. What a crash has torn off is seen by its checksum.
+
+Owns the form. Never knows what a payload is. Cannot fail.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+_HEAD = struct.Struct("<II")
+_LARGEST = 16 * 1024 * 1024
+
+
+def record(payload: bytes) -> bytes:
+    """One as it stands in the file. payload: not empty."""
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def records(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(offset after it, payload) of every whole record, up to the first that is torn or corrupt."""
+    at = 0
+    while len(data) - at >= _HEAD.size:
+        length, checksum = _HEAD.unpack_from(data, at)
+        payload = data[at + _HEAD.size : at + _HEAD.size + length]
+        # Zeros are what a power cut may leave of a write, and their checksum is right.
+        if not 0 < length <= _LARGEST or len(payload) < length or zlib.crc32(payload) != checksum:
+            return
+        at += _HEAD.size + length
+        yield at, payload
