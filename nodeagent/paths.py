@@ -25,7 +25,7 @@ class Paths:
 
     @property
     def objects(self) -> Path:
-        """Config maps, services and nodes as last seen."""
+        """Config maps and nodes as last seen, one file each; services.log."""
         return self.state / "objects"
 
     @property

@@ -1,13 +1,17 @@
 """Records one after the other in a file: length, checksum, payload. What a crash has torn off is seen by its checksum.
 
-Owns the form. Never knows what a payload is. Cannot fail.
+Owns the form and the append. Never knows what a payload is. Writing fails with OSError, and leaves what was there.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
+
+from podplane.files import write_all
 
 _HEAD = struct.Struct("<II")
 _LARGEST = 16 * 1024 * 1024
@@ -29,3 +33,18 @@ def records(data: bytes) -> Iterator[tuple[int, bytes]]:
             return
         at += _HEAD.size + length
         yield at, payload
+
+
+def append(path: Path, data: bytes) -> int:
+    """Put records at the end of a file, all or none; returns its size then."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            write_all(descriptor, data)
+        except OSError:
+            os.ftruncate(descriptor, size)  # a half record must not hide the later ones
+            raise
+        return size + len(data)
+    finally:
+        os.close(descriptor)

@@ -11,7 +11,7 @@ def replace(path: Path, data: bytes, mode: int = 0o600, *, synced: bool = False)
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
-        _write_all(descriptor, data)
+        write_all(descriptor, data)
         if synced:
             os.fsync(descriptor)
     except OSError:
@@ -24,7 +24,8 @@ def replace(path: Path, data: bytes, mode: int = 0o600, *, synced: bool = False)
         sync(path.parent)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it; a part, where it fails."""
     # On a disk that is nearly full the first write takes a part, and only the next one fails.
     written = 0
     while written < len(data):

@@ -23,7 +23,7 @@ from nodeagent import records
 from nodeagent.pods import failpoints
 from nodeagent.pods.codec import Instances, begun, durable, encode
 from nodeagent.pods.state import PodState
-from podplane.files import sync
+from podplane.files import sync, write_all
 
 log = logging.getLogger(__name__)
 
@@ -126,10 +126,8 @@ class JournalFile:
             self._try_to_compact()
 
     def _write(self, data: bytes) -> None:
-        written = 0
         try:
-            while written < len(data):
-                written += os.write(self._file, data[written:])
+            write_all(self._file, data)
         except OSError:
             os.ftruncate(self._file, self._size)  # a half record must not hide the later ones
             raise

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from nodeagent.paths import Paths
 from nodeagent.pods.kept import UNKNOWN, KeptPods, Origin
 from podplane.files import replace
 from tests.nodeagent.pods.world import make_pod
+from tests.support.disk import largest_file
 
 FIRST, SECOND = Origin("c1", "e1"), Origin("c1", "e2")
 
@@ -63,17 +61,6 @@ def test_a_pod_that_is_forgotten_leaves_no_file(paths: Paths) -> None:
     kept.forget("uid-1")
     kept.forget("uid-1")
     assert list(paths.pods.iterdir()) == []
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let writes beyond `size` bytes of a file fail, with a part of them done, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))  # Python ignores SIGXFSZ
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
