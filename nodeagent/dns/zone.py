@@ -13,7 +13,7 @@ kubernetes/dns docs/specification.md 1.1.0; where it is silent CoreDNS's kuberne
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -65,6 +65,28 @@ class Ranges:
     services: IPv4Network | None = None
 
 
+class _Ends:
+    """The slices by the addresses of their endpoints."""
+
+    def __init__(self, slices: Mapping[Key, EndpointSlice]) -> None:
+        self._slices: dict[int, tuple[Key, ...]] = {}
+        for key, item in slices.items():
+            self.add(key, item)
+
+    def add(self, key: Key, item: EndpointSlice) -> None:
+        for address in _addresses(item):
+            self._slices[address] = (*self._slices.get(address, ()), key)
+
+    def remove(self, key: Key, item: EndpointSlice) -> None:
+        for address in _addresses(item):
+            left = tuple(other for other in self._slices.pop(address, ()) if other != key)
+            if left:
+                self._slices[address] = left
+
+    def at(self, address: int) -> tuple[Key, ...]:
+        return self._slices.get(address, ())
+
+
 class Zone:
     """The names below one domain, which is given in lower case; so are the labels of every question."""
 
@@ -81,13 +103,14 @@ class Zone:
         self._slices: dict[Key, EndpointSlice] = {}
         self._slices_of: dict[Key, dict[Key, EndpointSlice]] = {}
         self._portals: dict[int, Key] = {}
-        self._ends: dict[int, frozenset[Key]] = {}
+        self._ends: _Ends | None = None
+        """From the first reverse question on: few ask one."""
 
     # ── what is known ────────────────────────────────────────────────────────────────────────────────────────
 
     def put_service(self, service: Service) -> None:
         """Take a service in, new or changed. It must not be changed afterwards."""
-        key = (service.metadata.namespace, service.metadata.name)
+        key = _key(service)
         self.remove_service(key)
         self._services[key] = service
         self._namespaces[key[0]] += 1
@@ -109,15 +132,15 @@ class Zone:
 
     def put_slice(self, item: EndpointSlice) -> None:
         """Take an endpoint slice in, new or changed. It must not be changed afterwards."""
-        key = (item.metadata.namespace, item.metadata.name)
+        key = _key(item)
         self.remove_slice(key)
         owner = item.metadata.labels.get(SERVICE_NAME)
         if not owner or item.addressType not in ("", "IPv4"):
             return
         self._slices[key] = item
         self._slices_of.setdefault((key[0], owner), {})[key] = item
-        for address in _addresses(item):
-            self._ends[address] = self._ends.get(address, frozenset()) | {key}
+        if self._ends is not None:
+            self._ends.add(key, item)
 
     def remove_slice(self, key: Key) -> None:
         """Forget a slice; nothing to do where it is not known."""
@@ -129,12 +152,8 @@ class Zone:
         del self._slices_of[owner][key]
         if not self._slices_of[owner]:
             del self._slices_of[owner]
-        for address in _addresses(old):
-            left = self._ends.get(address, frozenset()) - {key}
-            if left:
-                self._ends[address] = left
-            else:
-                self._ends.pop(address, None)
+        if self._ends is not None:
+            self._ends.remove(key, old)
 
     # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -252,7 +271,9 @@ class Zone:
         if (key := self._portals.get(address)) is not None:
             yield self._name_of(self._services[key])
             return
-        owners = {(key[0], self._slices[key].metadata.labels[SERVICE_NAME]) for key in self._ends.get(address, ())}
+        if self._ends is None:
+            self._ends = _Ends(self._slices)
+        owners = {(key[0], self._slices[key].metadata.labels[SERVICE_NAME]) for key in self._ends.at(address)}
         services = [self._services[owner] for owner in sorted(owners) if owner in self._services]
         text = str(IPv4Address(address))
         # The specification gives names to endpoints of headless services; others have them where there are none.
@@ -298,6 +319,11 @@ def _hostname(end: Endpoint) -> str:
     return end.hostname or end.addresses[0].replace(".", "-")
 
 
+def _key(message: Service | EndpointSlice) -> Key:
+    metadata = message.metadata
+    return metadata.namespace, metadata.name
+
+
 def _addresses(item: EndpointSlice) -> set[int]:
-    found = {number(end.addresses[0]) for end in item.endpoints if end.addresses}
-    return {address for address in found if address is not None}
+    known = (number(addresses[0]) for end in item.endpoints if (addresses := end.addresses))
+    return {address for address in known if address is not None}

@@ -116,12 +116,14 @@ class HealthCheck:
 
 
 def key_of(service: service_pb2.Service) -> str:
-    return f"{service.metadata.namespace}/{service.metadata.name}"
+    metadata = service.metadata
+    return f"{metadata.namespace}/{metadata.name}"
 
 
 def owner_of(item: endpointslice_pb2.EndpointSlice) -> str:
     """namespace/name of the service of a slice; nobody's is "namespace/"."""
-    return f"{item.metadata.namespace}/{item.metadata.labels.get(SERVICE_NAME, '')}"
+    metadata = item.metadata
+    return f"{metadata.namespace}/{metadata.labels.get(SERVICE_NAME, '')}"
 
 
 def slices_by_service(
