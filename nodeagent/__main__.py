@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -24,7 +25,10 @@ def main() -> int:
     """The program; its exit status."""
     options = config.parse(sys.argv[1:])
     setup(options.log_level, options.log_format)
+    gc.disable()  # of what is imported nothing is garbage
     work = _work(options.command)
+    gc.freeze()
+    gc.enable()
 
     async def run() -> None:
         await work(options)
