@@ -26,7 +26,6 @@ from nodeagent.pressure.thresholds import (
     read_thresholds,
 )
 from nodeagent.proxy import modes
-from nodeagent.proxy.ipvs.kernel import SCHEDULERS
 from nodeagent.runtime.image import Limits
 from nodeagent.runtime.reclaim import Policy
 from nodeagent.sandbox.guard import Closed
@@ -198,7 +197,7 @@ def _running(flags: Flags) -> None:
     flags.add("--node-ip", "", words, type=_address)
     flags.add("--metrics-address", None, METRICS_HELP, type=metrics_address, metavar="HOST:PORT")
     words = "how mode ipvs chooses an endpoint"
-    flags.add("--ipvs-scheduler", "rr", words, choices=SCHEDULERS)
+    flags.add("--ipvs-scheduler", "rr", words, choices=modes.SCHEDULERS)
     words = (
         "when pods of other nodes are reached through VXLAN; auto: where the node is on no link of this one, and by a "
         "plain route otherwise"

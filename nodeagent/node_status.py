@@ -11,14 +11,13 @@ import platform
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from nodeagent.pressure.signals import process_ids
 from nodeagent.pressure.thresholds import Reservation, Threshold, allocatable
 from nodeagent.runtime.image import Held
 from nodeagent.runtime.manifests import ARCHITECTURES
-from podplane import quantity
+from podplane import __version__, quantity
 from podplane.times import stamp
 from podplane.v1.node_pb2 import Node, NodeStatus
 
@@ -156,7 +155,7 @@ def _info(status: NodeStatus, this: Machine, runtime_version: str) -> None:
 
 def version() -> str:
     """This agent's version, as Kubernetes writes versions."""
-    return f"v{metadata.version('podplane')}"
+    return f"v{__version__}"
 
 
 def _first_line(path: str) -> str:

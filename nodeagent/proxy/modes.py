@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from nodeagent.proxy import selftest
-from nodeagent.proxy.iptables import iptables
-from nodeagent.proxy.ipvs import ipvs
 from nodeagent.proxy.mode import Mode, RulesRefused, RulesUnavailable
 from nodeagent.proxy.nftables import nftables
 from nodeagent.proxy.obstacles import closed_by_iptables
@@ -25,6 +23,8 @@ from nodeagent.proxy.obstacles import closed_by_iptables
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "fo", "ovf", "mh")
+"""IPVS' ways to choose an endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,41 @@ def _plain(open: selftest.Open) -> Callable[[str, Path], Coroutine[Any, Any, Mod
     return lambda _scheduler, _run: open()
 
 
+# Imported once they are asked for, which of most nodes' starts is when the rules stand: 30 ms.
+async def _open_ipvs(scheduler: str, run: Path) -> Mode:
+    from nodeagent.proxy.ipvs import ipvs
+
+    return await ipvs.open(scheduler, run)
+
+
+async def _remove_ipvs(run: Path) -> None:
+    from nodeagent.proxy.ipvs import ipvs
+
+    await ipvs.remove(run)
+
+
+async def _missing_ipvs() -> str:
+    from nodeagent.proxy.ipvs import ipvs
+
+    return await ipvs.missing("rr")
+
+
+async def _open_iptables() -> Mode:
+    from nodeagent.proxy.iptables import iptables
+
+    return await iptables.open()
+
+
+async def _remove_iptables(_run: Path) -> None:
+    from nodeagent.proxy.iptables import iptables
+
+    await iptables.remove()
+
+
 KINDS: tuple[Kind, ...] = (
     Kind("nftables", _plain(nftables.open), lambda _: nftables.remove(), lambda: selftest.missing(nftables.open)),
-    Kind("ipvs", ipvs.open, ipvs.remove, lambda: ipvs.missing("rr")),
-    Kind("iptables", _plain(iptables.open), lambda _: iptables.remove(), lambda: selftest.missing(iptables.open)),
+    Kind("ipvs", _open_ipvs, _remove_ipvs, _missing_ipvs),
+    Kind("iptables", _plain(_open_iptables), _remove_iptables, lambda: selftest.missing(_open_iptables)),
 )
 NAMES: tuple[str, ...] = (*(kind.name for kind in KINDS), AUTO)
 

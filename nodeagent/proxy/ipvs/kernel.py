@@ -43,7 +43,6 @@ SETTINGS = {
     # A port that a client uses again is a new connection. Kernels before 5.9 then lose its first packet for a second.
     "net.ipv4.vs.conn_reuse_mode": "1",
 }
-SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "fo", "ovf", "mh")
 _DEADLINE = 20.0
 _BATCH = 64
 _GOOD_REUSE = (5, 9)
