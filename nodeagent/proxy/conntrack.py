@@ -49,6 +49,8 @@ def stale_host_ports(before: Collection[HostPort], after: Collection[HostPort]) 
 
 
 def _differing(before: _Answers, after: _Answers) -> frozenset[Stale]:
+    if before == after:
+        return frozenset()
     ended = dict.fromkeys(before, frozenset[tuple[str, int]]())
     return frozenset(
         Stale(*front, kept) for front, kept in {**ended, **after}.items() if before.get(front) != after.get(front)
