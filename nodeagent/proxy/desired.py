@@ -82,7 +82,7 @@ class Desires:
         before = {key: self._wish(key) for key in touched}
         for key in touched:
             self._make(key)
-        for key in touched | self._claims.settle(before, self._wish, self._age):
+        for key in dict.fromkeys([*touched, *self._claims.settle(before, self._wish, self._age)]):
             self._put(key, ports)
         # In one order always: rules that only change places are written anew.
         self._ports = ports if ports.keys() <= self._ports.keys() else dict(sorted(ports.items()))
@@ -118,25 +118,28 @@ class Desires:
         _keep(self._lacking, key, words if words and not problem else None)
         _keep(self._checks, key, made.check if made else None)
 
-    def _take(self, asked: Asked) -> set[str]:
-        """Take note of what has come and gone; returns whose ports may be others now."""
+    def _take(self, asked: Asked) -> dict[str, None]:
+        """Take note of what has come and gone; returns whose ports may be others now, in the order that they came in.
+
+        What came together lies together in memory: in another order 10,000 take a third longer.
+        """
         services = dict(zip(map(id, asked.services), asked.services, strict=True))
         slices = dict(zip(map(id, asked.slices), asked.slices, strict=True))
-        touched: set[str] = set()
+        touched: dict[str, None] = {}
         for item in _missing(self._seen_services, services):
-            touched.add(key := key_of(item))
+            touched[key := key_of(item)] = None
             self._services.pop(key, None)
         for item in _missing(services, self._seen_services):
-            touched.add(key := key_of(item))
+            touched[key := key_of(item)] = None
             self._services[key] = item
         for part in _missing(self._seen_slices, slices):
-            touched.add(owner := owner_of(part))
+            touched[owner := owner_of(part)] = None
             self._slices[owner].pop(id(part))
         for part in _missing(slices, self._seen_slices):
-            touched.add(owner := owner_of(part))
+            touched[owner := owner_of(part)] = None
             self._slices.setdefault(owner, {})[id(part)] = part
         if asked.node_name != self._node_name:
-            touched |= self._services.keys()
+            touched |= dict.fromkeys(self._services)
         self._seen_services, self._seen_slices, self._node_name = services, slices, asked.node_name
         return touched
 
@@ -157,7 +160,7 @@ class Desires:
 
 def _missing(old: Mapping[int, T], new: Mapping[int, T]) -> list[T]:
     """Those of old that are not in new."""
-    return [old[identity] for identity in old.keys() - new.keys()]
+    return [item for identity, item in old.items() if identity not in new]
 
 
 def _keep(values: dict[str, T], key: str, value: T | None) -> None:
