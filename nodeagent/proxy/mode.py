@@ -71,6 +71,9 @@ class Mode(Protocol):
     def written(self) -> int:
         """Lines, elements or messages given to the kernel since the start."""
 
+    async def prepare(self, ranges: Ranges) -> None:
+        """Do what can be done of the first apply() before it is known what is wanted; changes nothing."""
+
     async def apply(self, wanted: Wanted) -> dict[str, str]:
         """Bring the kernel to wanted. Returns the words of refusal of single services, by namespace/name."""
 

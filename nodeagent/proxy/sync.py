@@ -69,7 +69,7 @@ class ProxySync:
         self._asked_mode = mode
         self._scheduler = scheduler
         self.problem: str | None = None
-        """Why the mode cannot be had on this node; None where it can, or where nothing was asked for yet."""
+        """Why the mode cannot be had on this node; None where it can, or before configure()."""
         self._run = run
         self._saved = run / "proxy.json"
         self._runner = Runner(self._work, pace or Pace())
@@ -203,10 +203,12 @@ class ProxySync:
 
     async def _work(self, changed: bool) -> Outcome:
         asked, ranges = self._asked, self._ranges
-        if asked is None or ranges is None:
+        if ranges is None:
             return Outcome.DONE
         try:
             async with self._turn:
+                if asked is None:
+                    return await self._prepare(ranges)
                 outcome = await self._program(asked, ranges) if changed else await self._look()
         except (RulesRefused, RulesUnavailable, OSError) as error:
             self._works, self._failure = False, str(error)
@@ -222,6 +224,13 @@ class ProxySync:
     def _report(self, error: str) -> None:
         for callback in self._callbacks:
             callback(Progress(self._revision, error, self._frozen))
+
+    async def _prepare(self, ranges: Ranges) -> Outcome:
+        """An agent that has just started waits for the control plane, and has something to do."""
+        if self._mode is None:
+            self._mode = await self._open()
+            await self._mode.prepare(ranges)
+        return Outcome.DONE
 
     async def _program(self, asked: Asked, ranges: Ranges) -> Outcome:
         """Bring the kernel to what is asked. FAILED: something was refused that is worth another try."""

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent.proxy.nftables.table import TABLE
 from nodeagent.proxy.sync import ProxySync
+from tests.net.conftest import missing
 from tests.net.kernel import CLIENT, NODE, World, command, inside
 from tests.net.proxied import EMPTY, PACE, WEB, A, B, Node, empty, on_node, ours, proxied, web
 from tests.nodeagent.proxy.objects import service, slice_of
@@ -194,6 +196,34 @@ def test_a_restarted_agent_adopts_the_rules_and_no_packet_falls(moded: World) ->
         assert ours(node.world.node) == whole
 
     on_node(moded, scenario)
+
+
+@pytest.mark.parametrize(
+    "damage", ["", f"nft delete element ip {TABLE} portals {{ {WEB} . tcp . 80 }}"], ids=["whole", "damaged"]
+)
+def test_rules_that_are_read_before_services_are_known_are_adopted_as_they_stand_then(
+    world: World, damage: str
+) -> None:
+    async def scenario(node: Node) -> None:
+        async with proxied(node):
+            await node.program([web()[0], empty()], [web(A, B)[1]])
+        whole = ours(node.world.node)
+        successor = Node(node.world, ProxySync("auto", node.world.directory, PACE), node.pods)
+        async with proxied(successor):
+            async with asyncio.timeout(patient(10)):
+                while successor.proxy.mode == "auto":
+                    await asyncio.sleep(0.005)
+                assert not (await successor.proxy.inspect("default/web")).known  # it comes when that work is done
+            if damage:
+                await asyncio.to_thread(command, node.world.node, damage)
+            await successor.program([web()[0], empty()], [web(A, B)[1]])
+            assert successor.proxy.written == (1 if damage else 0)
+        assert ours(node.world.node) == whole
+
+    if reason := missing("nftables"):
+        pytest.skip(f"mode nftables does not work here: {reason}")
+    world.mode = "nftables"
+    on_node(world, scenario)
 
 
 def test_a_service_that_makes_no_sense_holds_up_no_other(moded: World) -> None:

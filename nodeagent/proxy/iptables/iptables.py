@@ -60,6 +60,9 @@ class IptablesMode:
     def certain(self) -> bool:
         return self._iptables.certain
 
+    async def prepare(self, ranges: Ranges) -> None:
+        """Nothing: what stands is read when it is known what is wanted."""
+
     async def apply(self, wanted: Wanted) -> dict[str, str]:
         entries = self._entries(wanted)
         ranges = wanted.ranges

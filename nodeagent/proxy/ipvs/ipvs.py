@@ -112,6 +112,9 @@ class IpvsMode:
     def certain(self) -> bool:
         return self._node.certain
 
+    async def prepare(self, ranges: Ranges) -> None:
+        """Nothing: what stands is read when it is known what is wanted."""
+
     async def apply(self, wanted: Wanted) -> dict[str, str]:
         asked = functools.partial(_asked, wanted)
         spared = self._spared.among(asked, time.monotonic())

@@ -65,6 +65,13 @@ class NftablesMode:
     def certain(self) -> bool:
         return self._table.certain
 
+    async def prepare(self, ranges: Ranges) -> None:
+        await asyncio.to_thread(self._prepare, ranges)
+
+    def _prepare(self, ranges: Ranges) -> None:
+        with _no_collection():
+            self._table.prepare(ranges)
+
     async def apply(self, wanted: Wanted) -> dict[str, str]:
         with answering(self._changes, lambda: self._table.written):
             return await asyncio.to_thread(self._apply, wanted)
