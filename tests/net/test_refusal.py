@@ -135,6 +135,33 @@ def test_a_service_that_nftables_refuses_holds_up_no_other(world: World) -> None
     on_node(world, scenario)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_a_refused_service_had_is_nobody_elses(world: World, restarted: bool) -> None:
+    def ports(name: str, ip: str, node_port: int) -> tuple[ServicePort, ...]:
+        first = ports_of(web()[0], [web(B)[1]], "node-1")[0]
+        return (replace(first, service=f"default/{name}", cluster_ip=ip, node_port=node_port),)
+
+    async def scenario(node: Node) -> None:
+        mode = await nftables.open()
+        try:
+            had = {"default/a": ports("a", "10.96.1.1", 30092), "default/kept": ports("kept", "10.96.1.2", 30091)}
+            assert await mode.apply(Wanted(RANGES, had)) == {}
+            before = ours(node.world.node)
+            if restarted:
+                await mode.close()
+                mode = await nftables.open()
+            # What the one who is refused gives up he keeps: nobody else has it.
+            wants = {"default/a": ports("a", "10.96.1.1", 30091), "default/b": ports("b", "10.96.1.3", 30092)}
+            errors = await mode.apply(Wanted(RANGES, wants, frozenset({"default/kept"})))
+            assert errors["default/a"] == "tcp 30091 is already that of default/kept"
+            assert ours(node.world.node) == before
+            assert errors["default/b"] == "tcp 30092 is already that of default/a"
+        finally:
+            await mode.close()
+
+    on_node(world, scenario)
+
+
 def test_a_service_that_nft_refuses_holds_up_no_other_in_mode_ipvs(balancing: World) -> None:
     async def scenario(node: Node) -> None:
         mode = await ipvs.open("rr", node.world.directory)
@@ -160,7 +187,7 @@ def test_a_service_that_nft_refuses_holds_up_no_other_in_mode_ipvs(balancing: Wo
             assert mode.written == written
             taken = (replace(good, service="default/late", cluster_ip="10.96.0.78", node_port=30099),)
             both = {**wanted, "default/bad": (replace(bad, node_port=99999),), "default/late": taken}
-            assert (await mode.apply(Wanted(RANGES, both)))["default/late"].endswith("is taken by default/bad")
+            assert (await mode.apply(Wanted(RANGES, both)))["default/late"].endswith("is already that of default/bad")
             assert await mode.apply(Wanted(RANGES, {**wanted, "default/late": taken})) == {}
         finally:
             await mode.close()

@@ -24,11 +24,11 @@ from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.ipvs import kernel, node
 from nodeagent.proxy.ipvs.marks import Marks
 from nodeagent.proxy.ipvs.node import Node
-from nodeagent.proxy.ipvs.plan import Part, host_ports, mark_names, part
-from nodeagent.proxy.ipvs.shares import Shares
+from nodeagent.proxy.ipvs.plan import Part, host_ports, mark_names, part, shares, spelled
 from nodeagent.proxy.ipvs.spared import Spared
 from nodeagent.proxy.mode import Ranges, RulesRefused, RulesUnavailable, Wanted
 from nodeagent.proxy.services import HostPort, ServicePort
+from nodeagent.proxy.shares import Shares
 from podplane.files import replace
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class IpvsMode:
         self._host_ports: tuple[HostPort, ...] | None = None
         self._is_adopted = False
         """Whether what stands is known: what an earlier agent left is read where it is asked for."""
-        self._shares = Shares()
+        self._shares = Shares(shares, spelled)
         self._spared = Spared()
         self._ranges: Ranges | None = None
         self._changes: list[Changes] = []
@@ -123,7 +123,7 @@ class IpvsMode:
             if not self._is_adopted and (wanted.kept or refused):
                 self._standing = dict(await _in_thread(lambda: self._node.found(wanted.ranges)))
                 self._is_adopted = True
-                self._share_anew()
+                self._shares.anew(self._standing)
                 continue
             try:
                 failed = await self._write(parts, wanted.ranges)
@@ -150,14 +150,8 @@ class IpvsMode:
                 return await _in_thread(lambda: self._node.apply(parts, ranges))
             except BaseException:
                 self._node.forget()
-                self._share_anew()
+                self._shares.anew(self._standing)
                 raise
-
-    def _share_anew(self) -> None:
-        """Each service has what it had."""
-        self._shares = Shares()
-        for key, had in self._standing.items():
-            self._shares.move(key, _NONE, had)
 
     def _keep_marks(self) -> None:
         """Write down which marks there are, before any packet gets one."""

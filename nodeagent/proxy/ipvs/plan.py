@@ -72,6 +72,8 @@ class Addresses:
     others: frozenset[str] = frozenset()
 
 
+Share = Front | tuple[str, str]
+"""A virtual server or an element."""
 Elements = Mapping[tuple[str, str], tuple[str, str]]
 """(set or map, key as nft spells it) → what it leads to ("" in a set), and whose it is alone ("": nobody's)."""
 
@@ -90,6 +92,17 @@ class Part:
 
     digest: int = 0
     """A number for the nftables side: equal for equal ones, on every node and in every run."""
+
+
+def shares(made: Part) -> Iterator[Share]:
+    """What is its service's alone: nobody else may have it."""
+    yield from made.servers
+    yield from made.elements
+
+
+def spelled(share: Share) -> str:
+    """As messages have it."""
+    return str(share) if isinstance(share, Front) else " ".join(share)
 
 
 def part(ports: Sequence[ServicePort], ranges: Ranges, scheduler: str, slots: Mapping[str, int]) -> Part:

@@ -110,6 +110,7 @@ class Table:
 
     def found(self, services: Collection[str], ranges: Ranges) -> dict[str, Part]:
         """What these services have in a table that an earlier agent left."""
+        self._content = ""  # all of it, though it may have been read before
         present = self._read(ranges)
         if present.layout is None or present.elements is None:
             return {}

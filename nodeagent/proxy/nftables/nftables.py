@@ -21,7 +21,10 @@ from nodeagent.proxy.nftables.library import Run, runner
 from nodeagent.proxy.nftables.parts import NOTHING, Part, host_part, part, places
 from nodeagent.proxy.nftables.table import TABLE
 from nodeagent.proxy.services import HostPort, ServicePort
+from nodeagent.proxy.shares import Shares
 
+_Asked = dict[str, tuple[Part, Part]]
+"""By service: what it had, and wants."""
 _HOST_PORTS = "host ports"
 _MOST_REFUSED = 64
 """Refusals after which it is no longer a matter of single services."""
@@ -55,7 +58,7 @@ class NftablesMode:
         self._table = Table(run, lambda: deaf(self._changes))
         self._ports: dict[str, tuple[ServicePort, ...]] = {}
         self._host_ports: tuple[HostPort, ...] | None = None
-        self._holders: dict[str, str] = {}
+        self._shares = Shares(places, lambda place: place.replace(" . ", " "))
 
     @property
     def written(self) -> int:
@@ -83,33 +86,45 @@ class NftablesMode:
 
     def _bring_all(self, wanted: Wanted) -> dict[str, str]:
         delta = self._delta(wanted)
-        errors = self._claims(delta)
         try:
-            self._bring(delta, errors, wanted.ranges)
+            errors = self._bring(delta, wanted.ranges)
         except BaseException:
-            self._hold_again()
+            self._shares.anew(self._table.parts)
             raise
-        if errors:
-            self._hold_again()
         for key in delta:
             self._ports.pop(key, None)
-        self._ports |= {key: wanted.services[key] for key in delta if key in wanted.services}
+        self._ports |= {key: wanted.services[key] for key in delta if key in wanted.services and key not in errors}
         self._host_ports = wanted.host_ports
         return errors
 
-    def _bring(self, delta: dict[str, Part | None], errors: dict[str, str], ranges: Ranges) -> None:
+    def _bring(self, delta: dict[str, Part | None], ranges: Ranges) -> dict[str, str]:
+        """Returns who was refused, and why: in delta they have what they had."""
+        asked = {key: (self._table.parts.get(key, NOTHING), new or NOTHING) for key, new in delta.items()}
+        errors: dict[str, str] = {}
         apart = False
         while True:
+            errors = self._shares.exchange(asked, errors)
+            if left := self._left(asked, errors, ranges):
+                asked |= left
+                continue
+            for key in errors:
+                delta[key] = asked[key][0]
             try:
-                return self._table.bring(delta, ranges, apart=apart)
+                self._table.bring(delta, ranges, apart=apart)
+                return errors
             except Blamed as refusal:
                 if not apart:
                     apart = True
                     continue
-                if refusal.owner not in delta or len(errors) >= _MOST_REFUSED:
+                if refusal.owner not in delta or refusal.owner in errors or len(errors) >= _MOST_REFUSED:
                     raise
                 errors[refusal.owner] = str(refusal)
-                del delta[refusal.owner]
+
+    def _left(self, asked: _Asked, errors: dict[str, str], ranges: Ranges) -> _Asked:
+        """What an earlier agent left of those who are refused: before the first change, it is theirs still."""
+        unknown = [key for key in errors if asked[key][0] is NOTHING] if not self._table.parts else []
+        found = self._table.found(unknown, ranges) if unknown else {}
+        return {key: (item, asked[key][1]) for key, item in found.items()}
 
     def _delta(self, wanted: Wanted) -> dict[str, Part | None]:
         """What takes the place of what services have. One that has not changed costs no more than a comparison."""
@@ -121,33 +136,9 @@ class NftablesMode:
             delta[_HOST_PORTS] = host_part(wanted.host_ports)
         stays = {*wanted.kept, _HOST_PORTS, HAIRPINS}
         delta |= dict.fromkeys([key for key in had if key not in wanted.services and key not in stays])
-        if unknown := wanted.kept - had.keys():
-            delta |= self._table.found(unknown, wanted.ranges)
-        return delta
-
-    def _claims(self, delta: dict[str, Part | None]) -> dict[str, str]:
-        """Refuse services that ask for a place that another one has: they keep what they have."""
-        errors = {}
-        had = self._table.parts
-        for key in delta:
-            self._let_go(key, had.get(key, NOTHING))
-        for key, item in list(delta.items()):
-            mine = places(item or NOTHING)
-            if taken := next((place for place in mine if place in self._holders), None):
-                errors[key] = f"{' '.join(taken.split(' . '))} is already that of {self._holders[taken]}"
-                del delta[key]
-            else:
-                self._holders |= dict.fromkeys(mine, key)
-        return errors
-
-    def _let_go(self, key: str, item: Part) -> None:
-        for place in places(item):
-            if self._holders.get(place) == key:
-                del self._holders[place]
-
-    def _hold_again(self) -> None:
-        """Note who has which place, where some could not have what they asked for."""
-        self._holders = {place: key for key, item in self._table.parts.items() for place in places(item)}
+        unknown = wanted.kept - had.keys()
+        # First, since what they have in the kernel is theirs.
+        return {**self._table.found(unknown, wanted.ranges), **delta} if unknown else delta
 
     async def look(self) -> bool | None:
         with answering(self._changes, lambda: self._table.written):

@@ -1,4 +1,4 @@
-"""What a service becomes in mode ipvs: virtual servers, addresses, and who may not have what another has."""
+"""What a service becomes in mode ipvs: virtual servers, addresses, elements."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from nodeagent.proxy.ipvs import table
 from nodeagent.proxy.ipvs.marks import Marks
-from nodeagent.proxy.ipvs.plan import Front, Part, Server, host_ports, mark_names, part
-from nodeagent.proxy.ipvs.shares import Shares
+from nodeagent.proxy.ipvs.plan import Front, Part, Server, host_ports, mark_names, part, shares, spelled
 from nodeagent.proxy.mode import Ranges
 from nodeagent.proxy.services import Endpoint, HostPort, ServicePort
 
@@ -66,43 +65,9 @@ def test_host_ports_lead_by_address_where_they_have_one() -> None:
     assert not found.servers
 
 
-def test_what_one_service_has_another_is_refused_until_it_is_free() -> None:
-    shares, first = Shares(), made(WEB)
-    shares.move("default/web", Part(), first)
-    other = made(replace(WEB, service="default/other"))
-    assert "is taken by default/web" in shares.conflict("default/other", other)
-    assert shares.conflict("default/web", other) == ""
-    shares.move("default/web", first, Part())
-    assert shares.conflict("default/other", other) == ""
-
-
-def test_what_one_service_gives_up_another_may_take_at_once_whatever_their_names() -> None:
-    shares, had = Shares(), made(WEB)
-    shares.move("default/web", Part(), had)
-    moved, heir = made(replace(WEB, cluster_ip="10.96.0.11", node_port=0)), made(replace(WEB, service="default/heir"))
-    assert shares.exchange({"default/heir": (Part(), heir), "default/web": (had, moved)}, {}) == {}
-    assert {shares.owner(share) for share in heir.elements} == {"default/heir"}
-    assert {shares.owner(share) for share in moved.elements} == {"default/web"}
-
-
-def test_who_is_refused_keeps_what_he_had_whoever_asked_for_it_before_him() -> None:
-    shares, had, other = Shares(), made(WEB), made(replace(WEB, service="default/z", cluster_ip="10.96.0.12"))
-    shares.move("default/web", Part(), had)
-    shares.move("default/z", Part(), replace(other, elements={}))
-    wants, heir = made(replace(WEB, cluster_ip="10.96.0.12")), made(replace(WEB, service="default/heir"))
-    asked = {"default/heir": (Part(), heir), "default/web": (had, wants)}
-    refused = shares.exchange(asked, {})
-    assert {key: words.rsplit(" ")[-1] for key, words in refused.items()} == {
-        "default/heir": "default/web",
-        "default/web": "default/z",
-    }
-    assert {shares.owner(share) for share in had.elements} == {"default/web"}
-    assert shares.exchange(
-        {"default/heir": (Part(), heir), "default/web": (had, Part())}, {"default/web": "stuck"}
-    ) == {
-        "default/web": "stuck",
-        "default/heir": refused["default/heir"],
-    }
+def test_its_virtual_servers_and_elements_are_a_services_alone() -> None:
+    found = {spelled(share) for share in shares(made(WEB))}
+    assert found == {"tcp 10.96.0.10:80", f"served {AT}", "node_ports tcp . 30080"}
 
 
 def test_an_update_writes_what_differs_and_takes_a_chain_after_what_leads_to_it() -> None:
