@@ -46,6 +46,7 @@ from nodeagent.runtime.detection import RuntimeNotReady
 from nodeagent.runtime.fields import PodFacts
 from nodeagent.runtime.image_gc import ImageGc
 from nodeagent.runtime.images import ImageStore
+from nodeagent.runtime.opening import open_runtime
 from nodeagent.runtime.pause import Parts, PauseProcesses
 from nodeagent.runtime.rotation import LogRotator
 from nodeagent.runtime.volumes import Volumes
@@ -171,7 +172,7 @@ class Agent:
     async def _try_runtime(self) -> bool:
         paths = self._config.paths
         try:
-            self._runtime = await ContainerRuntime.open(
+            self._runtime = await open_runtime(
                 state=paths.state,
                 run=paths.run,
                 runtime=self._config.runtime,

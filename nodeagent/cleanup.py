@@ -27,9 +27,9 @@ from nodeagent.proxy.ipvs.plan import DEVICE
 from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
 from nodeagent.proxy.sync import LOCALNET, ProxySync
 from nodeagent.runtime.cgroups import Cgroups
-from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.detection import RuntimeNotReady
 from nodeagent.runtime.images import ImageStore
+from nodeagent.runtime.opening import open_runtime
 from nodeagent.runtime.pause import PauseProcesses
 from nodeagent.runtime.volumes import VolumeFailure, Volumes
 from nodeagent.sandbox import namespaces, sysctl
@@ -96,7 +96,7 @@ async def _clean_kernel(config: Config) -> None:
 async def _containers(config: Config) -> None:
     paths = config.paths
     images = ImageStore(paths.state, paths.run)
-    runtime = await ContainerRuntime.open(
+    runtime = await open_runtime(
         state=paths.state,
         run=paths.run,
         runtime=config.runtime,

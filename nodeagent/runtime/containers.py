@@ -27,13 +27,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from nodeagent import syscalls
-from nodeagent.runtime import crun, inotify, selftest, spec
+from nodeagent.runtime import crun, inotify, spec
 from nodeagent.runtime.bundle import Bundles, write_private
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.conmon import Files, Programs
-from nodeagent.runtime.detection import RuntimeNotReady, facts, find_programs
 from nodeagent.runtime.ending import end_conmon, kill_cgroup
-from nodeagent.runtime.filters import DEFAULT_PROFILE, Filters
+from nodeagent.runtime.filters import Filters
 from nodeagent.runtime.images import ImageStore
 from nodeagent.runtime.launch import Launcher
 from nodeagent.runtime.pod_cgroups import PodCgroups
@@ -45,16 +44,13 @@ from nodeagent.types import (
     ContainerExit,
     ContainerFound,
     ContainerRequest,
-    Resources,
     RuntimeFailure,
 )
 
-CONMON_CGROUP = "podplane/conmon"
 _STARTED = "started"
 """A file of the bundle: it was let run, and when."""
 _PAID_FOR = 0.03
 """Seconds after which a write to cgroup.procs waits again."""
-_UNLIMITED = Resources()
 logger = logging.getLogger(__name__)
 
 
@@ -95,44 +91,6 @@ class ContainerRuntime:
         self._launcher = Launcher(programs, sealed, self._events, deadlines.create)
         self._tasks: set[asyncio.Task[None]] = set()
         self._paid = float("-inf")
-
-    @classmethod
-    async def open(
-        cls, *, state: Path, run: Path, runtime: str = "auto", images: ImageStore, hidden: Sequence[Path] = (),
-        pids_limit: int = 4096, pods: Resources = _UNLIMITED, deadlines: Deadlines | None = None,
-        conmon_cgroup: str = CONMON_CGROUP,
-    ) -> Self:  # fmt: skip
-        """Detect, prepare and try: raises RuntimeNotReady unless a container has run to its end.
-
-        `hidden`: further paths of the node that no container of image "host" may see. `pids_limit`: of a pod; 0: none.
-        `pods`: what all pods together may have; their cgroups are beside conmon's.
-        """
-        deadlines = deadlines or Deadlines()
-        try:
-            cgroups = await asyncio.to_thread(Cgroups.detect)
-            programs = await find_programs(runtime, run, cgroups)
-            rootfs = Rootfs(state, run, images.layers, hidden)
-            pod_cgroups = PodCgroups(cgroups, conmon_cgroup.rpartition("/")[0])
-            await asyncio.to_thread(_prepare, run, rootfs, cgroups, conmon_cgroup)
-            await asyncio.to_thread(pod_cgroups.open, pods)
-            version = f"crun {programs.version}" if programs.kind == "crun" else None
-            filters = await asyncio.to_thread(Filters, state, version)
-            node = await asyncio.to_thread(facts, cgroups, pids_limit, conmon_cgroup)
-            sealed = await crun.sealed(programs.runtime) if programs.kind == "crun" else None
-        except FileNotFoundError as error:
-            raise RuntimeNotReady(_missing(error)) from error
-        except OSError as error:
-            raise RuntimeNotReady(f"cannot prepare the container runtime: {error}") from error
-        made = cls(state=state, run=run, images=images, programs=programs, cgroups=cgroups, node=node, rootfs=rootfs,
-                   filters=filters, deadlines=deadlines, conmon_cgroup=conmon_cgroup, sealed=sealed,
-                   pod_cgroups=pod_cgroups)  # fmt: skip
-        try:
-            await selftest.check(made, f"{conmon_cgroup}-selftest", deadlines.start)
-            await asyncio.to_thread(made._bundles.remove_log, selftest.request(""))
-        except BaseException:
-            await made.close()
-            raise
-        return made
 
     async def close(self) -> None:
         """Let go of everything; the containers run on."""
@@ -292,6 +250,10 @@ class ContainerRuntime:
         record = self._bundles.record(id)
         return Path(record.log) if record else None
 
+    def remove_log(self, request: ContainerRequest) -> None:
+        """Delete the log directory of a pod that nobody will ask for; remove() leaves it."""
+        self._bundles.remove_log(request)
+
     def scratch(self, id: str) -> Path:
         """Where the container's own files are on the node's disk."""
         return self._rootfs.scratch(id)
@@ -438,16 +400,3 @@ def _started_at(files: Files) -> float:
     with contextlib.suppress(FileNotFoundError):
         return (files.bundle / _STARTED).stat().st_mtime
     return 0.0
-
-
-def _prepare(run: Path, rootfs: Rootfs, cgroups: Cgroups, conmon_cgroup: str) -> None:
-    for path in (run, run / "containers", run / "exits", run / "oci", run / "attach"):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    rootfs.open()
-    cgroups.create(conmon_cgroup)
-
-
-def _missing(error: FileNotFoundError) -> str:
-    if error.filename == str(DEFAULT_PROFILE):
-        return f"{DEFAULT_PROFILE} is missing: install the package golang-github-containers-common"
-    return f"cannot prepare the container runtime: {error}"

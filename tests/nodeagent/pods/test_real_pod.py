@@ -25,8 +25,8 @@ from nodeagent.pods.outbox import Outbox
 from nodeagent.pods.recovery import recover
 from nodeagent.pods.state import UP
 from nodeagent.pods.tools import NodeFacts, Tools
-from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.images import ImageStore
+from nodeagent.runtime.opening import open_runtime
 from nodeagent.runtime.volumes import Volumes
 from nodeagent.sandbox.sandboxes import Sandboxes
 from podplane.tasks import TaskEnded, Tasks
@@ -47,7 +47,7 @@ class OneAgent:
     async def start(self) -> None:
         self.paths.make()
         images = ImageStore(self.paths.state, self.paths.run)
-        self.runtime = await ContainerRuntime.open(
+        self.runtime = await open_runtime(
             state=self.paths.state, run=self.paths.run, runtime="runc", images=images,
             conmon_cgroup=f"{self.cgroup}/conmon",
         )  # fmt: skip

@@ -17,6 +17,7 @@ from nodeagent import syscalls
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.images import ImageStore
+from nodeagent.runtime.opening import open_runtime
 from nodeagent.types import ContainerExit, ContainerRequest, Resources, Sandbox, Security
 from tests.support.waiting import eventually
 
@@ -34,7 +35,7 @@ class Node:
     runtimes: list[ContainerRuntime] = field(default_factory=list)
 
     async def open(self, **options: object) -> ContainerRuntime:
-        runtime = await ContainerRuntime.open(
+        runtime = await open_runtime(
             state=self.state, run=self.run, runtime=KIND, images=self.images,
             conmon_cgroup=f"{self.cgroup}/conmon", **options,  # type: ignore[arg-type]
         )  # fmt: skip
