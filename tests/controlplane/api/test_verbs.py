@@ -11,7 +11,7 @@ import pytest
 
 from podplane.errors import Unavailable
 from podplane.kinds import KINDS
-from podplane.v1 import batch_pb2, config_pb2, requests_pb2
+from podplane.v1 import batch_pb2, config_pb2, requests_pb2, service_pb2
 from tests.controlplane.plane import METHODS, Client, Plane, running, status
 
 
@@ -65,6 +65,23 @@ async def test_a_wrong_kind_or_a_missing_name_is_invalid(plane: Plane) -> None:
     assert (await status(admin.call("ConfigMaps/Get", requests_pb2.GetRequest())))[0] == "INVALID_ARGUMENT"
     bad = requests_pb2.DeleteRequest(name="a", propagationPolicy="Sideways")
     assert "Background, Foreground, Orphan" in (await status(admin.call("ConfigMaps/Delete", bad)))[1]
+
+
+async def test_a_status_is_judged_and_nothing_of_a_wrong_one_is_stored(plane: Plane) -> None:
+    admin = plane.person()
+    service = service_pb2.Service(metadata={"name": "web", "namespace": "default"})  # type: ignore[arg-type]
+    service.spec.type = "LoadBalancer"
+    service.spec.ports.add(port=80)
+    made = await admin.call("Services/Create", service)
+    made.status.loadBalancer.ingress.add(ip="198.51.100.7")
+    made.status.loadBalancer.ingress.add(ip="nowhere")
+    code, words = await status(admin.call("Services/UpdateStatus", made))
+    where = 'status.loadBalancer.ingress[1].ip: Invalid value: "nowhere"'
+    assert (code, words.startswith(f'Service "web" is invalid: {where}')) == ("INVALID_ARGUMENT", True), words
+    read = await admin.call("Services/Get", requests_pb2.GetRequest(name="web"))
+    assert not read.status.loadBalancer.ingress
+    del made.status.loadBalancer.ingress[1]
+    assert len((await admin.call("Services/UpdateStatus", made)).status.loadBalancer.ingress) == 1
 
 
 async def test_pages_are_of_one_revision_whatever_happens_between_them(plane: Plane) -> None:
