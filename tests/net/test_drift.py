@@ -181,8 +181,8 @@ def test_a_deleted_chain_is_mended(world: World) -> None:
         async with proxied(node):
             await node.program([web()[0]], [web(B)[1]])
             whole = ours(node.world.node)
-            [chain] = {line.split()[1] for line in whole if line.startswith("-A PODPLANE-SEP") and "5353" in line}
-            [jump] = [line for line in whole if line.endswith(f"-j {chain}")]
+            [jump] = [line for line in whole if "web:dns node port" in line]
+            chain = jump.split()[-1]
             script = f"*nat\n{jump.replace('-A ', '-D ', 1)}\n-F {chain}\n-X {chain}\nCOMMIT\n"
             await asyncio.to_thread(command, node.world.node, "iptables-nft-restore --noflush", script)
             assert await mended(node, whole, "the chain is back") < promised(PROMISE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ from nodeagent.proxy.nftables.table import TABLE
 from nodeagent.proxy.sync import ProxySync
 from tests.net.conftest import missing
 from tests.net.kernel import CLIENT, NODE, World, command, inside
-from tests.net.proxied import EMPTY, PACE, WEB, A, B, Node, empty, on_node, ours, proxied, web
+from tests.net.proxied import CLUSTER, EMPTY, PACE, WEB, A, B, Node, empty, flavours, on_node, ours, proxied, web
 from tests.nodeagent.proxy.objects import service, slice_of
 from tests.support.waiting import patient
 
@@ -151,14 +152,14 @@ def test_only_what_differs_is_written(flavoured: World) -> None:
         slices = [slice_of(f"s{number}", [("", "TCP", 80, 0, 8080)], [A]) for number in range(1, 101)]
         async with proxied(node):
             await node.program(services, slices)
-            assert node.proxy.written > 500
+            assert node.proxy.written > 3 * len(services)
             before = node.proxy.written
             await node.program(services, slices)
             assert node.proxy.written == before
             slices[7] = slice_of("s8", [("", "TCP", 80, 0, 8080)], [B])
             await node.program(services, slices)
-            # One service chain, one endpoint chain more and one less: declared, filled, deleted, and two lines around.
-            assert 0 < node.proxy.written - before <= 10
+            # The service's chain and that of this node's endpoints: declared and filled, and two lines around.
+            assert 0 < node.proxy.written - before <= 8
             assert await node.ask(node.world.node, "10.96.1.8", 80) == ("b", "10.77.1.1")
 
     on_node(flavoured, scenario)
@@ -224,6 +225,71 @@ def test_rules_that_are_read_before_services_are_known_are_adopted_as_they_stand
         pytest.skip(f"mode nftables does not work here: {reason}")
     world.mode = "nftables"
     on_node(world, scenario)
+
+
+_STICKY_RULE = re.compile(
+    r"-A (\S+) -p (\S+)(.*) -m recent --(\S+)(.*) (--name (\S+) .*) -j DNAT --to-destination (\S+)"
+)
+
+
+def older(saved: str) -> str:
+    """The rules of an older version for a service with affinity: what makes them of those that stand.
+
+    It had a chain for each endpoint, which marked what that sent to itself, and marked others service by service.
+    """
+    kept = "-A PODPLANE-SERVICES", "-A PODPLANE-POSTROUTING"
+    lines, chains = [], {"PODPLANE-HAIRPINS", "PODPLANE-SERVICES", "PODPLANE-POSTROUTING"}
+    for line in saved.splitlines():
+        if found := _STICKY_RULE.fullmatch(line):
+            own, protocol, chance, kind, span, name, chain, endpoint = found.groups()
+            if own not in chains:
+                lines.append(f"-A {own} ! -s {CLUSTER} -j PODPLANE-MARK-MASQ")
+            chains |= {own, chain}
+            if kind == "update":
+                lines.append(f"-A {own} -m recent --rcheck{span} {name} -j {chain}")
+                lines.append(f"-A {chain} -s {endpoint.partition(':')[0]}/32 -j PODPLANE-MARK-MASQ")
+                lines.append(f"-A {chain} -p {protocol} -m recent --set {name} -j DNAT --to-destination {endpoint}")
+            else:
+                lines.append(f"-A {own}{chance} -j {chain}")
+        elif line.startswith(kept) and not line.endswith(("MARK-MASQ", " 0x0/0x2000", "HAIRPINS")):
+            lines.append(line)
+    made = [f":{chain} - [0:0]" for chain in sorted(chains)]
+    return "\n".join(["*nat", *made, *lines, "-X PODPLANE-HAIRPINS", "COMMIT", ""])
+
+
+def test_rules_of_an_older_version_are_replaced_and_nobody_notices(flavoured: World) -> None:
+    flavour = f"iptables-{flavours(flavoured.node)[-1]}"
+
+    async def scenario(node: Node) -> None:
+        made, slices = web(A, B)
+        made.spec.sessionAffinity = "ClientIP"
+        async with proxied(node):
+            await node.program([made, empty()], [slices])
+        whole = ours(node.world.node)
+        script = older(command(node.world.node, f"{flavour}-save -t nat"))
+        assert script.count(":PODPLANE-SEP-") == 6
+        command(node.world.node, f"{flavour}-restore --noflush", script)
+        stays, _ = await node.ask(node.world.client, NODE, 30080)
+        stop = asyncio.Event()
+
+        async def keep_asking() -> list[str]:
+            seen = []
+            while not stop.is_set():
+                seen.append((await node.ask(node.world.client, NODE, 30080))[0])
+            return seen
+
+        asking = asyncio.create_task(keep_asking())
+        successor = Node(node.world, ProxySync(node.world.mode, node.world.directory, PACE), node.pods)
+        async with proxied(successor):
+            await successor.program([made, empty()], [slices])
+            assert ours(node.world.node) == whole
+            for name, own in (("a", A), ("b", B)):
+                answered, seen = await node.ask(node.pods[name], WEB, 80)
+                assert seen == ("10.77.1.1" if answered == name else own)
+        stop.set()
+        assert set(await asking) == {stays}
+
+    on_node(flavoured, scenario)
 
 
 def test_a_service_that_makes_no_sense_holds_up_no_other(moded: World) -> None:

@@ -1,7 +1,8 @@
 """Which rules in the kernel belong to which service: what a restarted agent takes over. Pure.
 
-A service's lines in the chains that all share name it in their comments; its own chains are where these lines lead.
-What belongs to no service is left out: it goes with the first rules that are written. Cannot fail.
+A service's lines in the chains that all share name it in their comments; its own chains are where these lines lead,
+and its endpoints where those lead. What belongs to no service is left out: it goes with the first rules that are
+written. Cannot fail.
 """
 
 from __future__ import annotations
@@ -9,9 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from nodeagent.proxy.iptables.rules import NODEPORTS, OWN_KINDS, PREFIX, SERVICES, Part, Rules, Tables
+from nodeagent.proxy.iptables.rules import (
+    HAIRPINS,
+    NODEPORTS,
+    OWN_KINDS,
+    PREFIX,
+    SERVICES,
+    Part,
+    Rules,
+    Tables,
+    hairpin,
+)
 
 _COMMENT = re.compile(r'--comment "?([^" :/]+/[^" :]+)')
+_HAIRPIN = re.compile(hairpin("([0-9.]+)"))
+_ENDPOINT = re.compile(r"-j DNAT --to-destination ([0-9.]+):")
 TARGET = re.compile(rf"-j ({PREFIX}(?:{'|'.join(OWN_KINDS)})-\S+)")
 
 
@@ -21,21 +34,25 @@ def owner(rule: str) -> str | None:
     return found[1] if found else None
 
 
+def reaching_itself(rule: str) -> str | None:
+    """The address of the endpoint whose rule in HAIRPINS it is."""
+    found = _HAIRPIN.fullmatch(rule)
+    return found[1] if found and rule == hairpin(found[1]) else None
+
+
 def parts(tables: Tables) -> dict[str, Part]:
     """What each service has in these tables."""
     nat, filters = tables.get("nat", {}), tables.get("filter", {})
     portals, node_ports = _by_owner(nat.get(SERVICES, ())), _by_owner(nat.get(NODEPORTS, ()))
     refused, refused_ports = _by_owner(filters.get(SERVICES, ())), _by_owner(filters.get(NODEPORTS, ()))
-    return {
-        key: Part(
-            _chains(nat, (*portals.get(key, ()), *node_ports.get(key, ()))),
-            portals.get(key, ()),
-            node_ports.get(key, ()),
-            refused.get(key, ()),
-            refused_ports.get(key, ()),
-        )
-        for key in {**portals, **node_ports, **refused, **refused_ports}
-    }
+    hairpins = frozenset(filter(None, map(reaching_itself, nat.get(HAIRPINS, ()))))
+    found = {}
+    for key in {**portals, **node_ports, **refused, **refused_ports}:
+        lines = portals.get(key, ()), node_ports.get(key, ())
+        chains = _chains(nat, (*lines[0], *lines[1]))
+        ends = {address for rules in chains.values() for rule in rules for address in _ENDPOINT.findall(rule)}
+        found[key] = Part(chains, *lines, refused.get(key, ()), refused_ports.get(key, ()), hairpins & ends)
+    return found
 
 
 def _by_owner(rules: Rules) -> dict[str, Rules]:

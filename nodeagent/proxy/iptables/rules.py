@@ -1,8 +1,9 @@
 """The iptables rules of a node, as values. Pure: service ports in, chains out; README.md draws the packet's path.
 
-Owns the names PODPLANE-* and the shape (kube-proxy's documented one). Never runs a command and never says what has
-changed: it always builds the whole. Rules are spelled as iptables-save prints them, so that what is in the kernel can
-be compared as text. Cannot fail: services.py has refused what has no rule.
+Owns the names PODPLANE-* and the shape: one chain a port, without one for each endpoint, since before nft takes a rule
+it follows all chains. Never runs a command and never says what has changed: it always builds the whole. Rules are
+spelled as iptables-save prints them, so that what is in the kernel can be compared as text. Cannot fail: services.py
+has refused what has no rule.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ SERVICES, NODEPORTS = f"{PREFIX}SERVICES", f"{PREFIX}NODEPORTS"
 """The chains of both tables in which services have their lines."""
 MADE = f"{PREFIX}MADE"
 """Nobody jumps to it: it says which of the kernel's own chains are there because of us (bases.py)."""
+HAIRPINS = f"{PREFIX}HAIRPINS"
+"""Has a rule for each of this node's endpoints, which several services may share."""
 OWN_KINDS = ("SVC", "SVL", "EXT", "SEP")
-"""The chains of one service are named PODPLANE-<kind>-<hash>."""
+"""The chains of one service are named PODPLANE-<kind>-<hash>. SEP: for an endpoint, in rules of an older version."""
 _POSTROUTING, HOSTPORTS = f"{PREFIX}POSTROUTING", f"{PREFIX}HOSTPORTS"
 _MARK_MASQ, _FORWARD, _INPUT = f"{PREFIX}MARK-MASQ", f"{PREFIX}FORWARD", f"{PREFIX}INPUT"
 _REFUSE = "-j REJECT --reject-with icmp-port-unreachable"
 _MASQUERADE = "-j MASQUERADE --random-fully"
+UNMARK = f"-j MARK --set-xmark 0x0/{MASQUERADE_MARK:#x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +62,17 @@ JUMPS = (
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one service adds: chains of its own in nat, and its lines in the chains that all share."""
+    """What one service adds: chains of its own in nat, and its lines in the chains that all share.
+
+    hairpins: the addresses of its endpoints on this node.
+    """
 
     chains: Mapping[str, Rules] = field(default_factory=dict)
     portals: Rules = ()
     node_ports: Rules = ()
     refused: Rules = ()
     refused_node_ports: Rules = ()
+    hairpins: frozenset[str] = frozenset()
 
 
 def part(ports: Sequence[ServicePort], ranges: Ranges) -> Part:
@@ -82,7 +90,8 @@ def part(ports: Sequence[ServicePort], ranges: Ranges) -> Part:
         lines, node_lines = _refusals(port)
         refused += lines
         refused_node_ports += node_lines
-    return Part(chains, tuple(portals), tuple(node_ports), tuple(refused), tuple(refused_node_ports))
+    hairpins = frozenset(endpoint.address for port in ports for endpoint in port.reachable if endpoint.local)
+    return Part(chains, tuple(portals), tuple(node_ports), tuple(refused), tuple(refused_node_ports), hairpins)
 
 
 def assemble(parts: Iterable[Part], ranges: Ranges, host_ports: Iterable[HostPort] = ()) -> Tables:
@@ -92,22 +101,25 @@ def assemble(parts: Iterable[Part], ranges: Ranges, host_ports: Iterable[HostPor
     node_ports: list[str] = []
     refused: list[str] = []
     refused_node_ports: list[str] = []
+    hairpins: set[str] = set()
     for item in parts:
         nat.update(item.chains)
         portals += item.portals
         node_ports += item.node_ports
         refused += item.refused
         refused_node_ports += item.refused_node_ports
+        hairpins |= item.hairpins
     # Node ports come last, so that a service's own address wins where it is an address of the node as well.
     local = "-m addrtype --dst-type LOCAL"
     last = f'-m comment --comment "node ports, after every cluster IP" {local} -j {NODEPORTS}'
     pods = f'-m comment --comment "host ports of pods, after every service" {local} -j {HOSTPORTS}'
     nat |= _host_ports(host_ports)
     nat |= {
-        SERVICES: (*portals, last, pods),
+        SERVICES: (from_outside(ranges), *portals, UNMARK, last, pods),
         NODEPORTS: tuple(node_ports),
         _MARK_MASQ: (f"-j MARK --set-xmark {MARK}",),
         _POSTROUTING: _postrouting(),
+        HAIRPINS: tuple(map(hairpin, sorted(hairpins))),
     }
     filters = {
         SERVICES: tuple(refused),
@@ -125,10 +137,7 @@ def _chains(port: ServicePort, ranges: Ranges) -> dict[str, Rules]:
     groups += [(True, port.local_endpoints)] if port.internal_local or port.external_local else []
     for local, endpoints in groups:
         if endpoints:
-            chains |= {_chain("SEP", port, endpoint): _endpoint(port, endpoint) for endpoint in endpoints}
-            outside = f"! -s {ranges.cluster_cidr} {_portal(port, 'from outside the cluster')} -j {_MARK_MASQ}"
-            mark = (outside,) if local == port.internal_local else ()
-            chains[_picking(port, local)] = (*mark, *_picks(port, endpoints))
+            chains[_picking(port, local)] = tuple(_picks(port, endpoints))
     if port.is_external and port.endpoints:
         chains[_chain("EXT", port)] = _external(port, ranges)
     return chains
@@ -162,27 +171,22 @@ def _refusal(port: ServicePort) -> tuple[str, str]:
 def _picks(port: ServicePort, endpoints: tuple[Endpoint, ...]) -> Iterator[str]:
     """Each endpoint with equal chance, after those who are known to a client's endpoint."""
     count = len(endpoints)
-    comments = [f'-m comment --comment "{port.title} -> {endpoint}"' for endpoint in endpoints]
-    targets = [_chain("SEP", port, endpoint) for endpoint in endpoints]
     if port.affinity:
-        for comment, target in zip(comments, targets, strict=True):
-            yield f"{comment} -m recent --rcheck --seconds {port.affinity} --reap {_recent(target)} -j {target}"
-    for index, (comment, target) in enumerate(zip(comments, targets, strict=True)):
-        yield f"{comment}{_chance(count - index)} -j {target}"
+        for endpoint in endpoints:
+            known = f" -m recent --update --seconds {port.affinity} --reap {_recent(port, endpoint)}"
+            yield _translation(port.protocol, endpoint, known)
+    for index, endpoint in enumerate(endpoints):
+        remember = f" -m recent --set {_recent(port, endpoint)}" if port.affinity else ""  # of whom chance has chosen
+        yield _translation(port.protocol, endpoint, _chance(count - index) + remember)
 
 
-def _endpoint(port: ServicePort, endpoint: Endpoint) -> Rules:
-    comment = f'-m comment --comment "{port.title}"'
-    remember = f" -m recent --set {_recent(_chain('SEP', port, endpoint))}" if port.affinity else ""
-    return (
-        # An endpoint that reaches itself by way of the service must see another source than its own.
-        f"-s {endpoint.address}/32 {comment} -j {_MARK_MASQ}",
-        f"-p {port.protocol} {comment}{remember} -j DNAT --to-destination {endpoint}",
-    )
+def _translation(protocol: str, endpoint: Endpoint, matches: str) -> str:
+    return f"-p {protocol}{matches} -j DNAT --to-destination {endpoint}"
 
 
-def _recent(name: str) -> str:
-    return f"--name {name} --mask 255.255.255.255 --rsource"
+def _recent(port: ServicePort, endpoint: Endpoint) -> str:
+    """The list of the endpoint's clients; its name was a chain's in an older version, and clients outlive an update."""
+    return f"--name {_chain('SEP', port, endpoint)} --mask 255.255.255.255 --rsource"
 
 
 def _chance(remaining: int) -> str:
@@ -194,17 +198,22 @@ def _chance(remaining: int) -> str:
 
 def _external(port: ServicePort, ranges: Ranges) -> Rules:
     """From outside: where any node answers for any endpoint, the way back must lead through it."""
-    comment = f'-m comment --comment "{port.title} from outside"'
     every = _picking(port, False)
     if not port.external_local:
-        return (f"{comment} -j {_MARK_MASQ}", f"{comment} -j {every}")
-    here = f'-m comment --comment "{port.title} from this node" -m addrtype --src-type LOCAL'
+        return (f"-j {_MARK_MASQ}", f"-j {every}")
+    here = "-m addrtype --src-type LOCAL"
     return (
-        f'-s {ranges.pod_cidr} -m comment --comment "{port.title} from a pod" -j {every}',
+        UNMARK,  # a load balancer's address stands among cluster addresses
+        f"-s {ranges.pod_cidr} -j {every}",
         f"{here} -j {_MARK_MASQ}",
         f"{here} -j {every}",
-        *((f"{comment} -j {_picking(port, True)}",) if port.local_endpoints else ()),
+        *((f"-j {_picking(port, True)}",) if port.local_endpoints else ()),
     )
+
+
+def from_outside(ranges: Ranges) -> str:
+    """Marked in advance, and for all services at once: who is no pod and asks at a cluster address."""
+    return f'! -s {ranges.cluster_cidr} -m comment --comment "at a cluster IP, and no pod" -j {_MARK_MASQ}'
 
 
 def _host_ports(host_ports: Iterable[HostPort]) -> dict[str, Rules]:
@@ -219,14 +228,21 @@ def _host_ports(host_ports: Iterable[HostPort]) -> dict[str, Rules]:
             f"-s {item.target.address}/32 {comment} -j {_MARK_MASQ}",
             # A pod cannot answer to a loopback address.
             f"-s 127.0.0.0/8 {comment} -j {_MARK_MASQ}",
-            f"-p {item.protocol} {comment} -j DNAT --to-destination {item.target}",
+            _translation(item.protocol, item.target, f" {comment}"),
         )
     return {HOSTPORTS: tuple(lines), **chains}
 
 
+def hairpin(address: str) -> str:
+    """An endpoint that reaches itself by way of a service must see another source than its own."""
+    return f"-s {address}/32 -d {address}/32 {_MASQUERADE}"
+
+
 def _postrouting() -> Rules:
+    unmarked = f"-m mark ! --mark {MARK}"
     return (
-        f"-m mark ! --mark {MARK} -j RETURN",
+        f"{unmarked} -m conntrack --ctstate DNAT -j {HAIRPINS}",
+        f"{unmarked} -j RETURN",
         # The mark goes, so that a packet that passes here twice (a tunnel) is not masqueraded twice.
         f"-j MARK --set-xmark {MARK.split('/')[0]}/0x0",
         _MASQUERADE,

@@ -25,6 +25,7 @@ class Packet:
     local: bool = False
     """Made by the node itself."""
     mark: int = 0
+    translated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Model:
             yield None, packet
         elif name == "DNAT":
             address, port = words[words.index("--to-destination") + 1].split(":")
-            yield "ACCEPT", replace(packet, destination=address, port=int(port))
+            yield "ACCEPT", replace(packet, destination=address, port=int(port), translated=True)
         elif name in ("ACCEPT", "DROP", "REJECT", "MASQUERADE"):
             yield name, packet
         else:
@@ -125,7 +126,7 @@ class Model:
             wanted, mask = (int(part, 16) for part in value.split("/"))
             return packet.mark & mask == wanted
         if option == "--ctstate":
-            return "NEW" in value.split(",")
+            return not {"NEW", *(["DNAT"] if packet.translated else [])}.isdisjoint(value.split(","))
         if option == "--dst-type":
             assert value == "LOCAL"
             return packet.destination in self._local

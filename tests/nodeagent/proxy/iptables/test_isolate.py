@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+from collections.abc import Mapping
 
 import pytest
 
 from nodeagent.proxy.iptables import adopt
 from nodeagent.proxy.iptables.isolate import Entry, Isolator
-from nodeagent.proxy.iptables.rules import Part, Tables, assemble, part
+from nodeagent.proxy.iptables.rules import Part, Rules, Tables, assemble, part
 from nodeagent.proxy.mode import Ranges, RulesRefused
 from nodeagent.proxy.services import ports_of
 from tests.nodeagent.proxy.objects import Port, service, slice_of
@@ -31,8 +31,8 @@ def tables(entries: dict[str, Entry]) -> Tables:
     return assemble((item.part for item in entries.values()), RANGES)
 
 
-def own_lines(made: Entry) -> set[str]:
-    return set(itertools.chain(*made.part.chains.values()))
+def own_lines(chains: Mapping[str, Rules]) -> set[tuple[str, str]]:
+    return {(chain, rule) for chain, rules in chains.items() for rule in rules}
 
 
 def test_what_each_service_has_is_found_again_in_the_rules() -> None:
@@ -55,17 +55,18 @@ def test_no_service_is_without_rules_while_bad_ones_are_searched_for(bad: set[st
     """After a restart: all of them have new endpoints, and some are refused with no word of which."""
     old = {f"default/{name}": entry(name, "10.77.1.2") for name in NAMES}
     new = {f"default/{name}": entry(name, "10.77.1.3") for name in NAMES}
-    lines = {line for name in bad for line in own_lines(new[f"default/{name}"]) - own_lines(old[f"default/{name}"])}
+    keys = [f"default/{name}" for name in bad]
+    lines = {line for key in keys for line in own_lines(new[key].part.chains) - own_lines(old[key].part.chains)}
     taken: list[Tables] = []
 
     async def apply(wanted: Tables) -> None:
-        if any(line in lines for rules in wanted["nat"].values() for line in rules):
+        if own_lines(wanted["nat"]) & lines:
             raise RulesRefused("iptables-restore: refused")
         taken.append(wanted)
 
     standing = {key: Entry(None, found) for key, found in adopt.parts(tables(old)).items()}
     stands, errors = asyncio.run(Isolator(apply, lambda parts: assemble(parts, RANGES)).apply(standing, new))
-    assert errors.keys() == {f"default/{name}" for name in bad}
+    assert errors.keys() == set(keys)
     for state in taken:
         for key, has in adopt.parts(state).items():
             assert has in (old[key].part, new[key].part)
