@@ -37,7 +37,7 @@ def test_a_service_that_iptables_refuses_holds_up_no_other(flavoured: World, rul
         good = {f"default/s{number}": Entry(ports, Part()) for number in range(9)}
         good["default/web"] = Entry(ports, part(ports, RANGES))
         bad = Entry(ports, Part({"PODPLANE-SVC-BAD": (rule,)}, portals=("-j PODPLANE-SVC-BAD",)))
-        isolator = Isolator(iptables.apply, lambda parts: assemble(parts, RANGES))
+        isolator = Isolator(iptables.apply, lambda parts: assemble(parts.values(), RANGES))
         standing, errors = await isolator.apply({}, {**good, "default/bad": bad})
         assert list(errors) == ["default/bad"]
         assert words in errors["default/bad"]
@@ -73,7 +73,7 @@ def test_a_restarted_agent_that_searches_for_a_bad_service_takes_no_rule_from_ot
         refused = Part({"PODPLANE-SVC-BAD": ("-j REJECT",)}, portals=("-j PODPLANE-SVC-BAD",))
         wanted = {f"default/{name}": Entry((), Part()) for name in "bcdefghi"}
         wanted |= {"default/a": Entry((), refused), "default/web": Entry(ports, part(ports, RANGES))}
-        isolator = Isolator(iptables.apply, lambda parts: assemble(parts, RANGES))
+        isolator = Isolator(iptables.apply, lambda parts: assemble(parts.values(), RANGES))
         stands, errors = await isolator.apply(standing, wanted)
         stop.set()
         assert await asking > 2

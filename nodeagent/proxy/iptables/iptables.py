@@ -12,10 +12,11 @@ from dataclasses import replace
 
 from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.iptables import adopt, lines, looking
+from nodeagent.proxy.iptables.assembly import Assembly
 from nodeagent.proxy.iptables.backend import detect, others
 from nodeagent.proxy.iptables.isolate import Entry, Isolator
 from nodeagent.proxy.iptables.kernel import Iptables, clean
-from nodeagent.proxy.iptables.rules import Part, assemble, part
+from nodeagent.proxy.iptables.rules import Part, part
 from nodeagent.proxy.iptables.text import parse
 from nodeagent.proxy.mode import Ranges, RulesUnavailable, Wanted
 from nodeagent.proxy.obstacles import IPTABLES, LEGACY
@@ -49,6 +50,7 @@ class IptablesMode:
     def __init__(self, iptables: Iptables, found: dict[str, Part]) -> None:
         self._iptables = iptables
         self._standing = {key: Entry(None, item) for key, item in found.items()}
+        self._assembly = Assembly()
         self._ranges: Ranges | None = None
         self._read_at = 0.0
 
@@ -66,7 +68,7 @@ class IptablesMode:
     async def apply(self, wanted: Wanted) -> dict[str, str]:
         entries = self._entries(wanted)
         ranges = wanted.ranges
-        isolator = Isolator(self._iptables.apply, lambda parts: assemble(parts, ranges, wanted.host_ports))
+        isolator = Isolator(self._iptables.apply, lambda parts: self._assembly.of(parts, ranges, wanted.host_ports))
         self._standing, refused = await isolator.apply(self._standing, entries)
         self._ranges = ranges
         return refused

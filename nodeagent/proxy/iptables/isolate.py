@@ -6,7 +6,7 @@ by halves where there is none. Fails with RulesRefused or RulesUnavailable where
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from nodeagent.proxy.iptables.adopt import owner
@@ -33,7 +33,7 @@ class Isolator:
     """One application of many services."""
 
     def __init__(
-        self, apply: Callable[[Tables], Awaitable[None]], assemble: Callable[[Iterable[Part]], Tables]
+        self, apply: Callable[[Tables], Awaitable[None]], assemble: Callable[[Mapping[str, Part]], Tables]
     ) -> None:
         self._apply = apply
         self._assemble = assemble
@@ -82,7 +82,7 @@ class Isolator:
 
     async def _try(self, entries: Entries) -> None:
         try:
-            await self._apply(self._assemble(entry.part for entry in entries.values()))
+            await self._apply(self._assemble({key: entry.part for key, entry in entries.items()}))
         except RulesRefused:
             self._left -= 1
             if self._left < 0:

@@ -65,7 +65,7 @@ def test_no_service_is_without_rules_while_bad_ones_are_searched_for(bad: set[st
         taken.append(wanted)
 
     standing = {key: Entry(None, found) for key, found in adopt.parts(tables(old)).items()}
-    stands, errors = asyncio.run(Isolator(apply, lambda parts: assemble(parts, RANGES)).apply(standing, new))
+    stands, errors = asyncio.run(Isolator(apply, lambda parts: assemble(parts.values(), RANGES)).apply(standing, new))
     assert errors.keys() == set(keys)
     for state in taken:
         for key, has in adopt.parts(state).items():
@@ -87,7 +87,7 @@ def test_a_service_whose_rules_stand_is_not_searched() -> None:
 
     standing = {key: Entry(None, found) for key, found in adopt.parts(tables(same)).items()}
     stands, errors = asyncio.run(
-        Isolator(apply, lambda parts: assemble(parts, RANGES)).apply(standing, {**same, **bad})
+        Isolator(apply, lambda parts: assemble(parts.values(), RANGES)).apply(standing, {**same, **bad})
     )
     assert (list(errors), stands) == (["default/bad"], same)
     assert len(tried) == 2
