@@ -83,6 +83,7 @@ def test_without_endpoints_it_is_refused(source: str, destination: str, port: in
         (POD_A, CLIENT, End("ACCEPT", f"{CLIENT}:443", False)),
         (POD_A, REMOTE, End("ACCEPT", f"{REMOTE}:443", False)),
         (REMOTE, POD_A, End("ACCEPT", f"{POD_A}:443", False)),
+        (CLIENT, POD_A, End("ACCEPT", f"{POD_A}:443", False)),
         (CLIENT, NODE, End("ACCEPT", f"{NODE}:443", False)),
         (CLIENT, "127.0.0.1", End("DROP", "127.0.0.1:443", False)),
     ],
