@@ -109,7 +109,9 @@ class FrameReceiver:
             return
         revision = 0
         for number, each in enumerate(frame.batch.frames):
-            revision = await self._take(ControlFrame.FromString(each)) or revision
+            part = ControlFrame.FromString(each)
+            if self._snapshot is None or not self._collect(part, self._snapshot):
+                revision = await self._take(part) or revision
             if number % _TURN == 0:
                 await asyncio.sleep(0)  # the others' turn
         self._seen(revision)
@@ -166,10 +168,10 @@ class FrameReceiver:
         return True
 
     def _collect(self, frame: ControlFrame, snapshot: _Snapshot) -> bool:
-        if frame.HasField("bind"):
-            snapshot.pods[frame.bind.metadata.uid] = frame.bind
-        elif frame.HasField("object"):
+        if frame.HasField("object"):
             snapshot.objects.append(frame.object)
+        elif frame.HasField("bind"):
+            snapshot.pods[frame.bind.metadata.uid] = frame.bind
         else:
             return False
         return True

@@ -17,6 +17,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
+from nodeagent.garbage import uncollected
 from nodeagent.paths import Paths
 from nodeagent.pods.objectlog import ObjectLog
 from podplane.files import replace
@@ -81,6 +82,10 @@ class Objects:
 
     def load(self) -> None:
         """Take up what an earlier agent kept."""
+        with uncollected():
+            self._load()
+
+    def _load(self) -> None:
         old: list[Path] = []
         for directory in (self._paths.objects, self._paths.secrets):
             for path in directory.glob("*.pb"):
@@ -117,6 +122,10 @@ class Objects:
 
     def replace_all(self, changes: Iterable[ObjectChange], *, authoritative: bool) -> None:
         """Take a snapshot in. What it does not hold is gone; config maps and secrets only where it may say so."""
+        with uncollected():
+            self._replace_all(changes, authoritative)
+
+    def _replace_all(self, changes: Iterable[ObjectChange], authoritative: bool) -> None:
         seen: dict[str, set[Key]] = {kind: set() for kind in _MESSAGES}
         for change in changes:
             kind = change.WhichOneof("object")

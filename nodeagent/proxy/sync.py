@@ -18,9 +18,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nodeagent.garbage import uncollected
 from nodeagent.proxy import conntrack, modes
 from nodeagent.proxy.complaints import NO_HEALTH_CHECK, UNPROGRAMMED, Complaint, Complaints
-from nodeagent.proxy.desired import Asked, Desires
+from nodeagent.proxy.desired import Asked, Desired, Desires
 from nodeagent.proxy.health import HealthChecks
 from nodeagent.proxy.inspection import fill, remote
 from nodeagent.proxy.mode import Mode, Ranges, RulesRefused, RulesUnavailable, Wanted
@@ -237,9 +238,8 @@ class ProxySync:
         if self._mode is None:
             self._mode = await self._open()
         self._mode.listen(self._runner.suspect)
-        # The first time it is all of them.
         of = functools.partial(self._desires.of, asked, ranges, self._host_ports)
-        desired = of() if self._revision else await asyncio.to_thread(of)
+        desired = of() if self._revision else await asyncio.to_thread(_first, of)
         unprogrammed = await self._mode.apply(desired.wanted)
         self._note(desired.wanted, unprogrammed)
         refused: dict[str, str] = {}
@@ -327,6 +327,12 @@ class ProxySync:
         except OSError as error:
             return {"127.0.0.1": f"node ports do not answer there: {error}"}
         return {}
+
+
+def _first(of: Callable[[], Desired]) -> Desired:
+    """The first time it is all services."""
+    with uncollected():
+        return of()
 
 
 def _joined(errors: dict[str, str]) -> str:

@@ -7,10 +7,9 @@ nor how it gets into the kernel (kernel.py), where everything that blocks happen
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from nodeagent.garbage import uncollected
 from nodeagent.proxy.changes import Changes, answering, deaf
 from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.mode import Ranges, RulesRefused, RulesUnavailable, Wanted
@@ -72,7 +71,7 @@ class NftablesMode:
         await asyncio.to_thread(self._prepare, ranges)
 
     def _prepare(self, ranges: Ranges) -> None:
-        with _no_collection():
+        with uncollected():
             self._table.prepare(ranges)
 
     async def apply(self, wanted: Wanted) -> dict[str, str]:
@@ -81,7 +80,7 @@ class NftablesMode:
 
     def _apply(self, wanted: Wanted) -> dict[str, str]:
         """In one thread all of it: on a busy machine each change of threads is a wait for a core."""
-        with _no_collection():
+        with uncollected():
             return self._bring_all(wanted)
 
     def _bring_all(self, wanted: Wanted) -> dict[str, str]:
@@ -162,16 +161,3 @@ class NftablesMode:
             self._changes.close()
             self._changes = None
         self._table.close()
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Many values are made and none is garbage: to look for it among them would take a quarter of the time."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
