@@ -77,6 +77,10 @@ class Responder:
             return self._failed(question, error, stream)
         return self._say(question, made, "cluster", stream)
 
+    def failure(self, data: bytes) -> bytes:
+        """What is said where there is no room for the question."""
+        return wire.refusal(data, dns.rcode.SERVFAIL)
+
     def _failed(self, question: Question, error: dns.exception.DNSException, stream: bool) -> bytes:
         """No message can be made of what is known: a name in it is too long, say."""
         log.warning("cannot answer %s %s: %r", question.name, question.kind, error)

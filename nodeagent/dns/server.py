@@ -13,22 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import dns.rcode
-
-from nodeagent.dns import wire
-from nodeagent.dns.responder import Responder
-from nodeagent.dns.upstream import Servers, Upstream
-from nodeagent.dns.wire import Question
 from nodeagent.dns.zone import Ranges, Zone
 from nodeagent.metrics import Metrics
 from nodeagent.pods.objects import Objects
+
+if TYPE_CHECKING:
+    from nodeagent.dns.responder import Responder
+    from nodeagent.dns.upstream import Upstream
+    from nodeagent.dns.wire import Question
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,9 @@ class DnsServer:
         self.zone = Zone(domain)
         self._address = ""
         self._pods = IPv4Network("0.0.0.0/32")
-        servers = Servers(resolv_conf, lambda: {self._address})
-        self._upstream = Upstream(servers.list, metrics.dns_upstream.observe)
-        self._responder = Responder(self.zone, self._upstream, metrics.dns_queries.add)
+        self._metrics = metrics
+        self._resolv_conf = resolv_conf
+        self._upstream: Upstream | None = None
         self._woken = asyncio.Event()
         self._waiting: set[asyncio.Task[None]] = set()
         self._clients: set[asyncio.Task[None]] = set()
@@ -91,6 +91,16 @@ class DnsServer:
             else:
                 self.zone.put_slice(item)
 
+    @functools.cached_property
+    def _responder(self) -> Responder:
+        """Made for the first question: dnspython takes 30 ms of a start, and 0.9 MB."""
+        from nodeagent.dns.responder import Responder
+        from nodeagent.dns.upstream import Servers, Upstream
+
+        servers = Servers(self._resolv_conf, lambda: {self._address})
+        self._upstream = Upstream(servers.list, self._metrics.dns_upstream.observe)
+        return Responder(self.zone, self._upstream, self._metrics.dns_queries.add)
+
     # ── the sockets ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
@@ -106,7 +116,8 @@ class DnsServer:
             for task in (*self._waiting, *self._clients):
                 task.cancel()
             await asyncio.gather(*self._waiting, *self._clients, return_exceptions=True)
-            await self._upstream.close()
+            if self._upstream is not None:
+                await self._upstream.close()
 
     async def _serve(self, address: str) -> None:
         """Until the address is another one; come back where it cannot be had."""
@@ -155,7 +166,7 @@ class DnsServer:
         if isinstance(answer, bytes):
             transport.sendto(answer, client)
         elif answer is not None and len(self._waiting) >= _MOST:
-            transport.sendto(wire.refusal(data, dns.rcode.SERVFAIL), client)
+            transport.sendto(self._responder.failure(data), client)
         elif answer is not None:
             task = asyncio.create_task(self._later(answer, client, transport), name="dns answer")
             self._waiting.add(task)
@@ -184,10 +195,10 @@ class DnsServer:
             async with asyncio.timeout(IDLE):
                 data = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
             answer = self._responder.at_once(data, stream=True)
-            if isinstance(answer, Question):
-                answer = await self._responder.resolve(answer, stream=True)
             if answer is None:
                 return
+            if not isinstance(answer, bytes):
+                answer = await self._responder.resolve(answer, stream=True)
             async with asyncio.timeout(IDLE):
                 writer.write(len(answer).to_bytes(2, "big") + answer)
                 await writer.drain()
