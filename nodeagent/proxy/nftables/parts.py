@@ -88,7 +88,7 @@ class _Maker:
         self.hairpins: set[str] = set()
 
     def add(self, port: ServicePort) -> None:
-        self.hairpins.update(endpoint.address for endpoint in port.reachable if endpoint.local)
+        self.hairpins.update([end.address for end in (*port.endpoints, *port.local_endpoints) if end.local])
         self._frontend(port, "", f"{port.cluster_ip} . {port.protocol} . {port.port}", external=False)
         for address in port.load_balancer_ips:
             self._frontend(port, "", f"{address} . {port.protocol} . {port.port}", external=True)
@@ -119,8 +119,8 @@ class _Maker:
             return
         targets = backends(port.protocol, node=bool(prefix))
         asked = place.replace(f"{port.protocol} . ", "")
-        for slot, endpoint in enumerate(endpoints, LOCAL_SLOTS if local else 0):
-            self.elements[targets, f"{asked} . {slot}"] = (_target(endpoint), "")
+        for slot, (address, number, _) in enumerate(endpoints, LOCAL_SLOTS if local else 0):
+            self.elements[targets, f"{asked} . {slot}"] = (f"{address} . {number}", "")
         chain = pick_chain(len(endpoints), node=bool(prefix), local=local)
         self.picks.add(chain)
         if port.affinity:

@@ -8,6 +8,7 @@ port from a map only after `meta l4proto`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ def _backends(protocol: str, *, node: bool) -> Container:
     return Container(backends(protocol, node=node), key, "target", declaration)
 
 
+@functools.cache
 def backends(protocol: str, *, node: bool) -> str:
     """The name of the map of endpoints."""
     return f"{'node-' if node else ''}backends-{protocol}"
@@ -182,6 +184,7 @@ def _postrouting() -> Rules:
     )
 
 
+@functools.lru_cache(1024)
 def pick_chain(count: int, *, node: bool, local: bool) -> str:
     """The chain that takes one of so many endpoints with equal chance; its rules follow from its name."""
     return f"{'node-' if node else ''}{'local-' if local else ''}pick-{count}"
