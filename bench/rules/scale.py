@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from nodeagent.proxy.mode import Ranges
@@ -73,7 +73,7 @@ class Rollout:
             [port] = self.services[key]
             kept = port.endpoints if kind == "more" else port.endpoints[1:]
             come = (self._endpoint(),) if kind != "less" else ()
-            self.services[key] = (replace(port, endpoints=tuple(sorted((*kept, *come)))),)
+            self.services[key] = (port._replace(endpoints=tuple(sorted((*kept, *come)))),)
         return chosen
 
     def _endpoint(self) -> Endpoint:

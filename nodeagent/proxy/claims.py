@@ -9,7 +9,6 @@ without it, and has it once it is free. Cannot fail.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 
 from nodeagent.proxy.services import ServicePort
 
@@ -106,8 +105,7 @@ def _places(ports: Ports) -> Iterator[Place]:
 
 
 def _without(port: ServicePort, taken: Mapping[Place, str]) -> ServicePort:
-    return replace(
-        port,
+    return port._replace(
         node_port=0 if ("", port.protocol, port.node_port) in taken else port.node_port,
         load_balancer_ips=tuple(item for item in port.load_balancer_ips if _at(port, item) not in taken),
     )

@@ -39,8 +39,7 @@ class Endpoint(NamedTuple):
         return f"{self.address}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePort:
+class ServicePort(NamedTuple):
     """One port of one service: where it is asked for, and the endpoints that answer. node_port 0: none."""
 
     service: str

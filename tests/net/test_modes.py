@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -76,7 +75,7 @@ def test_a_node_changes_its_mode_without_losing_a_connection(world: World, first
 
 def test_what_is_left_of_ipvs_goes_whatever_of_it_somebody_has_deleted(balancing: World) -> None:
     ports = ports_of(web()[0], [web(A, B)[1]], "node-1")
-    ports = tuple(replace(port, external_local=True, local_endpoints=port.endpoints) for port in ports)
+    ports = tuple(port._replace(external_local=True, local_endpoints=port.endpoints) for port in ports)
 
     async def program() -> None:
         mode = await ipvs.open("rr", balancing.directory)

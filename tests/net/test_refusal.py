@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -111,12 +110,12 @@ def test_a_service_that_nftables_refuses_holds_up_no_other(world: World) -> None
         mode = await nftables.open()
         try:
             good = ports_of(web()[0], [web(B)[1]], "node-1")
-            bad = tuple(replace(port, cluster_ip="10.96.0.300") for port in good)
-            taken = tuple(replace(port, cluster_ip="10.96.0.77") for port in good)
+            bad = tuple(port._replace(cluster_ip="10.96.0.300") for port in good)
+            taken = tuple(port._replace(cluster_ip="10.96.0.77") for port in good)
             services = {"default/bad": bad, "default/late": taken, "default/web": good}
-            others = {f"default/s{n}": (replace(good[0], cluster_ip=f"10.96.1.{n}", node_port=0),) for n in range(99)}
+            others = {f"default/s{n}": (good[0]._replace(cluster_ip=f"10.96.1.{n}", node_port=0),) for n in range(99)}
             named = {
-                key: tuple(replace(port, service=key) for port in ports)
+                key: tuple(port._replace(service=key) for port in ports)
                 for key, ports in sorted({**services, **others}.items())
             }
             errors = await mode.apply(Wanted(RANGES, named))
@@ -139,7 +138,7 @@ def test_a_service_that_nftables_refuses_holds_up_no_other(world: World) -> None
 def test_what_a_refused_service_had_is_nobody_elses(world: World, restarted: bool) -> None:
     def ports(name: str, ip: str, node_port: int) -> tuple[ServicePort, ...]:
         first = ports_of(web()[0], [web(B)[1]], "node-1")[0]
-        return (replace(first, service=f"default/{name}", cluster_ip=ip, node_port=node_port),)
+        return (first._replace(service=f"default/{name}", cluster_ip=ip, node_port=node_port),)
 
     async def scenario(node: Node) -> None:
         mode = await nftables.open()
@@ -167,26 +166,26 @@ def test_a_service_that_nft_refuses_holds_up_no_other_in_mode_ipvs(balancing: Wo
         mode = await ipvs.open("rr", node.world.directory)
         try:
             web_ports = ports_of(web()[0], [web(B)[1]], "node-1")
-            good = replace(web_ports[0], node_port=0)
+            good = web_ports[0]._replace(node_port=0)
             wanted: dict[str, tuple[ServicePort, ...]] = {
-                f"default/s{n}": (replace(good, service=f"default/s{n}", cluster_ip=f"10.96.1.{n}"),) for n in range(9)
+                f"default/s{n}": (good._replace(service=f"default/s{n}", cluster_ip=f"10.96.1.{n}"),) for n in range(9)
             }
-            bad = replace(good, service="default/bad", cluster_ip="10.96.0.77", node_port=30099)
+            bad = good._replace(service="default/bad", cluster_ip="10.96.0.77", node_port=30099)
             assert await mode.apply(Wanted(RANGES, {**wanted, "default/bad": (bad,)})) == {}
             # Beside others that change, and that come.
-            wanted["default/s3"] = (replace(wanted["default/s3"][0], affinity=60),)
+            wanted["default/s3"] = (wanted["default/s3"][0]._replace(affinity=60),)
             wanted["default/web"] = web_ports
             for _ in range(2):
-                errors = await mode.apply(Wanted(RANGES, {**wanted, "default/bad": (replace(bad, node_port=99999),)}))
+                errors = await mode.apply(Wanted(RANGES, {**wanted, "default/bad": (bad._replace(node_port=99999),)}))
                 assert list(errors) == ["default/bad"]
                 assert errors["default/bad"].startswith("nft: ")
                 for address, port in ((NODE, 30080), ("10.96.1.3", 80), ("10.96.1.8", 80), (NODE, 30099)):
                     assert await node.ask(node.world.client, address, port) == ("b", "10.77.1.1")
-            same, written = Wanted(RANGES, {**wanted, "default/bad": (replace(bad, node_port=99999),)}), mode.written
+            same, written = Wanted(RANGES, {**wanted, "default/bad": (bad._replace(node_port=99999),)}), mode.written
             assert await mode.apply(same) == errors
             assert mode.written == written
-            taken = (replace(good, service="default/late", cluster_ip="10.96.0.78", node_port=30099),)
-            both = {**wanted, "default/bad": (replace(bad, node_port=99999),), "default/late": taken}
+            taken = (good._replace(service="default/late", cluster_ip="10.96.0.78", node_port=30099),)
+            both = {**wanted, "default/bad": (bad._replace(node_port=99999),), "default/late": taken}
             assert (await mode.apply(Wanted(RANGES, both)))["default/late"].endswith("is already that of default/bad")
             assert await mode.apply(Wanted(RANGES, {**wanted, "default/late": taken})) == {}
         finally:

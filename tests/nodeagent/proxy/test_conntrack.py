@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from nodeagent.proxy.conntrack import Stale, stale
 from nodeagent.proxy.services import Endpoint, ServicePort
 
 DNS = ServicePort("default/dns", "dns", "udp", "10.96.0.2", 53, 30053, (Endpoint("10.0.0.1", 5353),))
-MOVED = replace(DNS, endpoints=(Endpoint("10.0.0.2", 5353),))
+MOVED = DNS._replace(endpoints=(Endpoint("10.0.0.2", 5353),))
 NEW = frozenset({("10.0.0.2", 5353)})
 
 
@@ -26,4 +24,4 @@ def test_a_port_that_goes_keeps_none() -> None:
 
 def test_nothing_changed_or_tcp_forgets_nothing() -> None:
     assert stale([DNS], [DNS]) == frozenset()
-    assert stale([replace(DNS, protocol="tcp")], [replace(MOVED, protocol="tcp")]) == frozenset()
+    assert stale([DNS._replace(protocol="tcp")], [MOVED._replace(protocol="tcp")]) == frozenset()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from nodeagent.proxy.ipvs import adopt, lines, ruleset, table
 from nodeagent.proxy.ipvs.marks import Marks
@@ -22,12 +21,12 @@ LONGEST = f"{'n' * 63}/{'s' * 63}"
 def ports() -> Iterator[ServicePort]:
     plain = ServicePort("default/plain", "http", "tcp", "10.96.0.10", 80, 30080, (HERE, THERE), affinity=60)
     yield plain
-    yield replace(plain, service="default/udp", protocol="udp", cluster_ip="10.96.0.11", node_port=0)
-    local = replace(plain, local_endpoints=(HERE,), external_local=True)
-    yield replace(local, service="default/local", cluster_ip="10.96.0.12", node_port=30081)
-    both = replace(local, internal_local=True, load_balancer_ips=("192.0.2.1",))
-    yield replace(both, service="default/both", cluster_ip="10.96.0.13", node_port=30082)
-    yield replace(plain, service=LONGEST, cluster_ip="10.96.0.14", node_port=30083, endpoints=())
+    yield plain._replace(service="default/udp", protocol="udp", cluster_ip="10.96.0.11", node_port=0)
+    local = plain._replace(local_endpoints=(HERE,), external_local=True)
+    yield local._replace(service="default/local", cluster_ip="10.96.0.12", node_port=30081)
+    both = local._replace(internal_local=True, load_balancer_ips=("192.0.2.1",))
+    yield both._replace(service="default/both", cluster_ip="10.96.0.13", node_port=30082)
+    yield plain._replace(service=LONGEST, cluster_ip="10.96.0.14", node_port=30083, endpoints=())
 
 
 def standing(parts: dict[str, Part]) -> Standing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -20,7 +19,7 @@ LOCAL = ServicePort(
 
 
 def numbered(number: int) -> ServicePort:
-    return replace(LOCAL, service=f"default/s{number}")
+    return LOCAL._replace(service=f"default/s{number}")
 
 
 def name_of(port: ServicePort) -> str:
@@ -52,7 +51,7 @@ def test_two_services_of_one_hash_have_a_mark_each(colliding: tuple[ServicePort,
 
 def test_two_ports_of_one_service_have_a_virtual_server_each() -> None:
     marks = Marks({}, first=lambda _: SLOTS - 1)
-    ports = [LOCAL, replace(LOCAL, name="other", port=81, node_port=30081)]
+    ports = [LOCAL, LOCAL._replace(name="other", port=81, node_port=30081)]
     slots = marks.settle("default/s", mark_names(ports))
     assert set(slots.values()) == {SLOTS - 1, 1}
     made = part(ports, RANGES, "rr", slots)

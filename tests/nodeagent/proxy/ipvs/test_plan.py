@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from nodeagent.proxy.ipvs import table
 from nodeagent.proxy.ipvs.marks import Marks
 from nodeagent.proxy.ipvs.plan import Front, Part, Server, host_ports, mark_names, part, shares, spelled
@@ -34,11 +32,11 @@ def test_one_virtual_server_serves_the_cluster_address_and_the_node_port() -> No
 
 
 def test_affinity_is_the_virtual_servers_own() -> None:
-    assert {server.affinity for server in made(replace(WEB, affinity=60)).servers.values()} == {60}
+    assert {server.affinity for server in made(WEB._replace(affinity=60)).servers.values()} == {60}
 
 
 def test_a_policy_of_local_outside_has_a_virtual_server_of_its_own() -> None:
-    found = ends(replace(WEB, external_local=True, local_endpoints=(HERE,)))
+    found = ends(WEB._replace(external_local=True, local_endpoints=(HERE,)))
     assert sorted(len(targets) for targets in found.values()) == [1, 2]
     (mark,) = (front for front in found if front.mark)
     assert mark.is_marked_ours
@@ -46,14 +44,14 @@ def test_a_policy_of_local_outside_has_a_virtual_server_of_its_own() -> None:
 
 
 def test_a_policy_of_local_inside_leaves_the_node_port_to_all() -> None:
-    found = ends(replace(WEB, internal_local=True, local_endpoints=(HERE,)))
+    found = ends(WEB._replace(internal_local=True, local_endpoints=(HERE,)))
     assert {bool(front.mark): len(targets) for front, targets in found.items()} == {False: 1, True: 2}
 
 
 def test_without_endpoints_a_port_is_refused_and_without_local_ones_silent() -> None:
-    refused = made(replace(WEB, endpoints=())).elements
+    refused = made(WEB._replace(endpoints=())).elements
     assert {refused["closed", AT], refused["closed_ports", "tcp . 30080"]} == {("goto refuse", "default/web")}
-    silent = made(replace(WEB, internal_local=True)).elements
+    silent = made(WEB._replace(internal_local=True)).elements
     assert (silent["closed", AT][0], ("node_ports", "tcp . 30080") in silent) == ("drop", True)
 
 
@@ -71,7 +69,7 @@ def test_its_virtual_servers_and_elements_are_a_services_alone() -> None:
 
 
 def test_an_update_writes_what_differs_and_takes_a_chain_after_what_leads_to_it() -> None:
-    before, after = made(WEB), made(replace(WEB, endpoints=()))
+    before, after = made(WEB), made(WEB._replace(endpoints=()))
     text = table.update(before.elements, after.elements, before.chains.keys() - after.chains.keys(), after.chains)
     lines = text.splitlines()
     assert [line.split()[0] for line in lines] == [*["delete"] * 2, *["add"] * 2, "flush", "delete"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from nodeagent.proxy.mode import Ranges
 from nodeagent.proxy.nftables.differences import HAIRPINS, by_parts, grown, layout_of, with_hairpins
 from nodeagent.proxy.nftables.parts import part
@@ -13,16 +11,16 @@ from nodeagent.proxy.services import Endpoint, ServicePort
 RANGES = Ranges("10.0.0.0/24", "10.0.0.0/16")
 HERE, THERE = Endpoint("10.0.0.1", 8080, True), Endpoint("10.0.1.1", 8080)
 WEB = ServicePort("default/web", "http", "tcp", "10.96.0.1", 80, 0, (HERE, THERE))
-OTHER = replace(WEB, service="default/other", cluster_ip="10.96.0.2")
-MANY = replace(WEB, endpoints=tuple(Endpoint(f"10.0.1.{number}", 80) for number in range(100)))
-STICKY = replace(WEB, affinity=60)
+OTHER = WEB._replace(service="default/other", cluster_ip="10.96.0.2")
+MANY = WEB._replace(endpoints=tuple(Endpoint(f"10.0.1.{number}", 80) for number in range(100)))
+STICKY = WEB._replace(affinity=60)
 OLD = {"default/web": part([WEB]), "default/other": part([OTHER])}
 LAYOUT = layout_of(OLD.values(), RANGES, None)
 
 
 def test_usual_numbers_of_endpoints_leave_the_layout_as_it_is() -> None:
     for endpoints in ((HERE,), (), (THERE, HERE, Endpoint("10.0.1.2", 80))):
-        assert grown(LAYOUT, OLD, {"default/web": part([replace(WEB, endpoints=endpoints)])}) is LAYOUT
+        assert grown(LAYOUT, OLD, {"default/web": part([WEB._replace(endpoints=endpoints)])}) is LAYOUT
     assert grown(LAYOUT, OLD, {"default/web": None}) is LAYOUT
 
 
@@ -42,7 +40,7 @@ def test_affinity_has_a_layout_of_its_own_that_goes_with_it() -> None:
     sticky = layout_of([part([STICKY])], RANGES, LAYOUT)
     assert only_grows(LAYOUT, sticky)
     assert not only_grows(sticky, LAYOUT)
-    assert not only_grows(sticky, layout_of([part([replace(STICKY, affinity=9)])], RANGES, sticky))
+    assert not only_grows(sticky, layout_of([part([STICKY._replace(affinity=9)])], RANGES, sticky))
     assert not only_grows(None, LAYOUT)
 
 
@@ -62,5 +60,5 @@ def test_an_address_reaches_itself_as_long_as_any_service_leads_to_it() -> None:
     none = with_hairpins(standing, {"default/web": None, "default/other": None})[HAIRPINS]
     assert none is not None
     assert none.elements == {}
-    moved = {"default/web": part([replace(WEB, endpoints=(HERE, Endpoint("10.0.1.9", 80)))])}
+    moved = {"default/web": part([WEB._replace(endpoints=(HERE, Endpoint("10.0.1.9", 80)))])}
     assert with_hairpins(standing, moved) is moved

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from nodeagent.proxy.nftables import adopt
 from nodeagent.proxy.nftables.differences import by_elements, by_parts
 from nodeagent.proxy.nftables.parts import Part, host_part, part, places
@@ -12,7 +10,7 @@ from nodeagent.proxy.services import Endpoint, HostPort, ServicePort
 
 HERE, THERE = Endpoint("10.0.0.1", 8080, True), Endpoint("10.0.1.1", 8080)
 WEB = ServicePort("default/web", "http", "tcp", "10.96.0.1", 80, 30080, (HERE, THERE))
-LOCAL = replace(WEB, external_local=True, local_endpoints=(HERE,))
+LOCAL = WEB._replace(external_local=True, local_endpoints=(HERE,))
 
 
 def test_each_place_leads_to_a_chain_by_the_number_of_endpoints() -> None:
@@ -32,15 +30,15 @@ def test_each_place_leads_to_a_chain_by_the_number_of_endpoints() -> None:
 
 
 def test_without_endpoints_it_is_refused_and_without_local_ones_dropped() -> None:
-    assert part([replace(WEB, endpoints=())]).elements == {
+    assert part([WEB._replace(endpoints=())]).elements == {
         ("refused", "10.96.0.1 . tcp . 80"): ("goto refuse", "default/web:http"),
         ("node-refused", "tcp . 30080"): ("goto refuse", "default/web:http"),
     }
-    made = part([replace(LOCAL, local_endpoints=(), endpoints=(THERE,))]).elements
+    made = part([LOCAL._replace(local_endpoints=(), endpoints=(THERE,))]).elements
     assert made["node-ports", "tcp . 30080"] == ("goto node-local", "default/web:http")
     assert made["node-inside", "tcp . 30080"] == ("goto node-pick-1", "")
     assert made["node-outside", "tcp . 30080"] == ("drop", "")
-    made = part([replace(WEB, internal_local=True)]).elements
+    made = part([WEB._replace(internal_local=True)]).elements
     assert made["portals", "10.96.0.1 . tcp . 80"] == ("drop", "default/web:http")
 
 
@@ -52,7 +50,7 @@ def test_this_nodes_endpoints_have_slots_of_their_own() -> None:
 
 
 def test_affinity_remembers_by_service_whichever_way_it_is_asked() -> None:
-    made = part([replace(LOCAL, affinity=60)])
+    made = part([LOCAL._replace(affinity=60)])
     clients = {name for name in made.containers if name.startswith("aff-")}
     assert made.sticky == {
         name: frozenset({"10.0.0.1 . 8080"} if "local" in name else {"10.0.0.1 . 8080", "10.0.1.1 . 8080"})
@@ -69,7 +67,7 @@ def test_affinity_remembers_by_service_whichever_way_it_is_asked() -> None:
 
 def test_a_change_of_one_endpoint_changes_three_elements_at_most_for_a_place() -> None:
     before = {"default/web": part([WEB]), **{f"a/{n}": part([WEB]) for n in range(3)}}
-    one_less = part([replace(WEB, node_port=0, endpoints=(HERE,))])
+    one_less = part([WEB._replace(node_port=0, endpoints=(HERE,))])
     changes = by_parts(before, {**before, "default/web": one_less})
     assert len([key for _, key in changes.gone if key[0].startswith(("portals", "backends"))]) == 2
     assert [key for _, key, _ in changes.added] == [("portals", "10.96.0.1 . tcp . 80")]
@@ -91,7 +89,7 @@ def test_elements_in_the_kernel_are_compared_one_by_one() -> None:
 
 def test_what_a_service_has_is_found_again_among_the_elements() -> None:
     others = part([ServicePort("default/other", "", "udp", "10.96.0.2", 80, 30080, (HERE,))])
-    for mine in (part([WEB]), part([LOCAL]), part([replace(LOCAL, affinity=60)]), part([replace(WEB, endpoints=())])):
+    for mine in (part([WEB]), part([LOCAL]), part([LOCAL._replace(affinity=60)]), part([WEB._replace(endpoints=())])):
         hairpins = {("hairpins", f"{address} . {address}"): ("", "") for address in mine.hairpins}
         elements = {**others.elements, **mine.elements, **hairpins}
         containers = {**CONTAINERS, **adopt.containers_named(list(mine.containers))}
