@@ -2,6 +2,7 @@
 
     trigger ──► work at once, if the last time was long enough ago; changes meanwhile are one more time of work
     suspect ──► look at once, likewise; it puts off no work that is owed
+    nothing to work on yet ──► what comes then is worked on at once, however soon
     failure ──► work again after a pause that doubles up to a bound
     a look that left something ──► look again after a short pause, however often that happens
     nothing ──► look every so often
@@ -34,9 +35,10 @@ class Pace:
 
 
 class Outcome(enum.Enum):
-    """LEFT is a look's: it mended, and somebody has changed the rules again meanwhile."""
+    """LEFT is a look's: it mended, and somebody has changed the rules again meanwhile. EARLY: nothing was asked for."""
 
     DONE = enum.auto()
+    EARLY = enum.auto()
     LEFT = enum.auto()
     FAILED = enum.auto()
 
@@ -73,7 +75,8 @@ class Runner:
             outcome = await self._work(changed)
             # As long a rest as the work took, within bounds.
             took = loop.time() - started
-            await asyncio.sleep(max(self._pace.interval - took, min(took, self._pace.rest)))
+            if outcome is not Outcome.EARLY:
+                await asyncio.sleep(max(self._pace.interval - took, min(took, self._pace.rest)))
             if outcome is Outcome.LEFT:
                 loop.call_later(self._pace.retry, self.suspect)
             if owed and not changed:

@@ -205,7 +205,7 @@ class ProxySync:
     async def _work(self, changed: bool) -> Outcome:
         asked, ranges = self._asked, self._ranges
         if ranges is None:
-            return Outcome.DONE
+            return Outcome.EARLY
         try:
             async with self._turn:
                 if asked is None:
@@ -231,7 +231,7 @@ class ProxySync:
         if self._mode is None:
             self._mode = await self._open()
             await self._mode.prepare(ranges)
-        return Outcome.DONE
+        return Outcome.EARLY
 
     async def _program(self, asked: Asked, ranges: Ranges) -> Outcome:
         """Bring the kernel to what is asked. FAILED: something was refused that is worth another try."""

@@ -65,6 +65,18 @@ def test_a_change_is_worked_on_at_once_and_changes_meanwhile_are_one() -> None:
     assert history(scenario) == [(3, True), (4, True)]
 
 
+def test_what_comes_after_nothing_to_work_on_is_not_put_off() -> None:
+    async def scenario(runner: Runner) -> None:
+        runner.trigger()
+        await asyncio.sleep(0.1)
+        runner.trigger()
+        await asyncio.sleep(0.1)
+        runner.trigger()
+        await asyncio.sleep(2)
+
+    assert history(scenario, Outcome.EARLY) == [(0, True), (0, True), (1, True)]
+
+
 def test_without_changes_it_looks_now_and_then() -> None:
     async def scenario(runner: Runner) -> None:
         await asyncio.sleep(25)
