@@ -133,7 +133,6 @@ class Agent:
         self._tasks.start(self._proxy.run(), name="proxy")
         self._tasks.start(self._evictor.run(), name="pressure")
         if self._dns is not None:
-            self._dns.load()
             self._tasks.start(self._dns.run(), name="dns")
         began = await self._try_runtime()
         self._tasks.start(self._report_node(), name="node status")

@@ -3,10 +3,10 @@
     datagram or TCP frame ─► wire.read ─► zone: the cluster's names, at once
                                        ─► upstream: everything else, and where a CNAME of ours leads
 
-Owns the two sockets and the zone, which follows the node's objects; while the control plane is away it goes on with
-what it knows. Answers pods of the cluster and the node, nobody else: it is no open resolver. `problem` says why it
-cannot listen; it tries again until it can. What one client sends harms no other: questions in flight, connections
-and the time of each are bounded.
+Owns the two sockets and the zone, which follows the node's objects from the first question on; while the control plane
+is away it goes on with what it knows. Answers pods of the cluster and the node, nobody else: it is no open resolver.
+`problem` says why it cannot listen; it tries again until it can. What one client sends harms no other: questions in
+flight, connections and the time of each are bounded.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from nodeagent.dns.zone import Ranges, Zone
+from nodeagent.garbage import uncollected
 from nodeagent.metrics import Metrics
 from nodeagent.pods.objects import Objects
 
@@ -49,7 +50,8 @@ class DnsServer:
         self.problem: str | None = None
         self.listening = False
         self._objects = objects
-        self.zone = Zone(domain)
+        self._domain = domain
+        self._ranges: Ranges | None = None
         self._address = ""
         self._pods = IPv4Network("0.0.0.0/32")
         self._metrics = metrics
@@ -60,24 +62,31 @@ class DnsServer:
         self._clients: set[asyncio.Task[None]] = set()
         objects.listen(self._changed)
 
-    def load(self) -> None:
-        """Take up what the node knows already."""
-        for service in self._objects.services.values():
-            self.zone.put_service(service)
-        for item in self._objects.endpoint_slices.values():
-            self.zone.put_slice(item)
+    @functools.cached_property
+    def zone(self) -> Zone:
+        """What the node knows, from the first question on: an agent that starts has rules to put right first."""
+        made = Zone(self._domain, self._address, self._ranges)
+        with uncollected():
+            for service in self._objects.services.values():
+                made.put_service(service)
+            for item in self._objects.endpoint_slices.values():
+                made.put_slice(item)
+        return made
 
     def configure(self, address: str, cluster_cidr: str, service_cidr: str) -> None:
         """Say where to listen, whom to answer, and whose reverse names are the cluster's own."""
         pods = IPv4Network(cluster_cidr)
-        self.zone.ranges = Ranges(pods, IPv4Network(service_cidr) if service_cidr else None)
-        self.zone.server = address
+        self._ranges = Ranges(pods, IPv4Network(service_cidr) if service_cidr else None)
+        if "zone" in vars(self):
+            self.zone.ranges, self.zone.server = self._ranges, address
         self._pods = pods
         if address != self._address:
             self._address = address
             self._woken.set()
 
     def _changed(self, kind: str, key: tuple[str, str]) -> None:
+        if "zone" not in vars(self):
+            return
         if kind == "service":
             service = self._objects.services.get(key)
             if service is None:

@@ -111,7 +111,6 @@ def test_answers_follow_the_endpoints_and_do_not_need_a_control_plane(world: Wor
         objects = Objects(paths)
         objects.load()
         successor = DnsServer(objects, Metrics(), "cluster.local", node.resolv)
-        successor.load()
         assert successor.zone.answer(tuple(DB[:-1].split(".")), "A") == node.server.zone.answer(
             tuple(DB[:-1].split(".")), "A"
         )
