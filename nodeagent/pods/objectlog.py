@@ -25,7 +25,7 @@ SPARE = 1000
 
 
 class ObjectLog:
-    """One file. `load` once, then `add` and `flush`."""
+    """One file. First `load` or `supersede`, then `add` and `flush`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -34,7 +34,7 @@ class ObjectLog:
         """Records in the file."""
         self._objects = 0
         """Those of them that counted when the file was read or written anew."""
-        self._damaged = False
+        self._damaged = self._superseded = False
 
     def load(self) -> list[tuple[str, Any]]:
         """What counts: each object with its field name in ObjectChange."""
@@ -68,16 +68,20 @@ class ObjectLog:
             self._damaged = True
             log.warning("cannot read all of %s: %s: the rest is left out", self._path, error)
 
+    def supersede(self) -> None:
+        """What is added until the next flush() takes the place of all that the file holds, which need not be read."""
+        self._superseded = True
+
     def add(self, change: ObjectChange) -> None:
         """Keep a change; it is in the file after flush()."""
         self._waiting.append(record(change.SerializeToString()))
 
     def flush(self, whole: Callable[[], Iterable[ObjectChange]]) -> None:
         """Write what was added. whole: all that there is, asked for where the file is written anew."""
-        if not self._waiting:
+        if self._superseded or self._damaged or self._count + len(self._waiting) > 2 * self._objects + SPARE:
+            self._replace(self._waiting if self._superseded else _records(whole()))
             return
-        if self._damaged or self._count + len(self._waiting) > 2 * self._objects + SPARE:
-            self.replace(whole())
+        if not self._waiting:
             return
         try:
             append(self._path, b"".join(self._waiting))
@@ -89,13 +93,19 @@ class ObjectLog:
 
     def replace(self, whole: Iterable[ObjectChange]) -> bool:
         """Write the file anew, as a whole or not at all; whether that went well."""
-        content = [record(change.SerializeToString()) for change in whole]
+        return self._replace(_records(whole))
+
+    def _replace(self, content: list[bytes]) -> bool:
+        self._waiting, self._superseded, self._damaged = [], False, True
         try:
             replace(self._path, b"".join(content))
         except OSError as error:
             log.warning("cannot keep services in %s: %s", self._path, error)
             return False
         self._count = self._objects = len(content)
-        self._waiting.clear()
         self._damaged = False
         return True
+
+
+def _records(changes: Iterable[ObjectChange]) -> list[bytes]:
+    return [record(change.SerializeToString()) for change in changes]

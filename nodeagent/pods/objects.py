@@ -49,6 +49,7 @@ class Objects:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._log = ObjectLog(paths.objects / "services.log")
+        self._is_log_read = False
         self._all: dict[str, dict[Key, Any]] = {kind: {} for kind in _MESSAGES}
         self._listeners: list[Callable[[str, Key], None]] = []
 
@@ -70,22 +71,18 @@ class Objects:
 
     @property
     def services(self) -> Mapping[Key, Service]:
-        return self._all["service"]
+        return self._read_log()["service"]
 
     @property
     def endpoint_slices(self) -> Mapping[Key, EndpointSlice]:
-        return self._all["endpointSlice"]
+        return self._read_log()["endpointSlice"]
 
     @property
     def nodes(self) -> Mapping[Key, Node]:
         return self._all["node"]
 
     def load(self) -> None:
-        """Take up what an earlier agent kept."""
-        with uncollected():
-            self._load()
-
-    def _load(self) -> None:
+        """Take up what an earlier agent kept; services once they are asked for: a snapshot may come before."""
         old: list[Path] = []
         for directory in (self._paths.objects, self._paths.secrets):
             for path in directory.glob("*.pb"):
@@ -98,17 +95,25 @@ class Objects:
                 self._all[kind][_key(message)] = message
                 if kind in _LOGGED:
                     old.append(path)
-        for kind, message in self._log.load():
-            self._all[kind][_key(message)] = message
-        # Until 2026 they had a file each.
-        if old and self._log.replace(self._logged()):
-            for path in old:
-                path.unlink(missing_ok=True)
+        # Until 2026 services had a file each.
+        if old:
+            self._read_log()
+            if self._log.replace(self._logged()):
+                for path in old:
+                    path.unlink(missing_ok=True)
+
+    def _read_log(self) -> Mapping[str, dict[Key, Any]]:
+        if not self._is_log_read:
+            self._is_log_read = True
+            with uncollected():
+                for kind, message in self._log.load():
+                    self._all[kind][_key(message)] = message
+        return self._all
 
     def _logged(self) -> Iterator[ObjectChange]:
-        for message in self.services.values():
+        for message in self._all["service"].values():
             yield ObjectChange(type="ADDED", service=message)
-        for item in self.endpoint_slices.values():
+        for item in self._all["endpointSlice"].values():
             if _HEADLESS in item.metadata.labels:
                 yield ObjectChange(type="ADDED", endpointSlice=item)
 
@@ -116,6 +121,7 @@ class Objects:
         """Take a delta in; one that changes nothing tells nobody."""
         kind = change.WhichOneof("object")
         if kind is not None:
+            self._read_log()
             message = getattr(change, kind)
             self._take(change, kind, _key(message), message)
             self._log.flush(self._logged)
@@ -126,6 +132,9 @@ class Objects:
             self._replace_all(changes, authoritative)
 
     def _replace_all(self, changes: Iterable[ObjectChange], authoritative: bool) -> None:
+        if not self._is_log_read:
+            self._is_log_read = True
+            self._log.supersede()
         seen: dict[str, set[Key]] = {kind: set() for kind in _MESSAGES}
         for change in changes:
             kind = change.WhichOneof("object")

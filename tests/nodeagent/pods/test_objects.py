@@ -97,14 +97,31 @@ def test_the_newest_of_each_counts_and_what_has_gone_is_gone(paths: Paths) -> No
 
 
 def test_what_has_not_changed_is_not_written_again(paths: Paths) -> None:
-    snapshot(paths, numbered(1), headless())
-    before = (paths.objects / LOG).stat()
     told: list[str] = []
-    objects = loaded(paths)
-    objects.listen(lambda kind, _: told.append(kind))
-    objects.replace_all([added(numbered(1)), added(headless())], authoritative=True)
-    assert (paths.objects / LOG).stat() == before
+    for objects in (snapshot(paths, numbered(1), headless()), loaded(paths)):
+        assert names(objects) == {"web-1", "db-1"}
+        before = (paths.objects / LOG).stat()
+        objects.listen(lambda kind, _: told.append(kind))
+        objects.replace_all([added(numbered(1)), added(headless())], authoritative=True)
+        assert (paths.objects / LOG).stat() == before
     assert told == []
+
+
+def test_a_snapshot_takes_the_place_of_what_nobody_has_asked_for(paths: Paths) -> None:
+    snapshot(paths, numbered(1), numbered(2))
+    for left_over in ({"web-2", "web-3"}, set[str]()):
+        objects = snapshot(paths, *(numbered(int(name[-1])) for name in sorted(left_over)))
+        assert names(objects) == names(loaded(paths)) == left_over
+    assert count(paths) == 0
+
+
+def test_a_snapshot_that_a_full_disk_did_not_take_is_written_with_the_next_change(paths: Paths) -> None:
+    snapshot(paths, numbered(1))
+    with largest_file(10):
+        objects = snapshot(paths, numbered(2), numbered(3))
+    assert names(loaded(paths)) == {"web-1"}
+    objects.apply(added(numbered(4)))
+    assert names(objects) == names(loaded(paths)) == {"web-2", "web-3", "web-4"}
 
 
 def test_a_log_torn_at_any_byte_gives_what_was_before_and_takes_what_comes(paths: Paths) -> None:
@@ -125,10 +142,10 @@ def test_a_log_torn_at_any_byte_gives_what_was_before_and_takes_what_comes(paths
 
 def test_a_log_that_is_nonsense_is_left_out_and_written_anew(paths: Paths, caplog: pytest.LogCaptureFixture) -> None:
     (paths.objects / LOG).write_bytes(b"nonsense" * 100)
+    objects = loaded(paths)
     with caplog.at_level(logging.WARNING):
-        objects = loaded(paths)
+        assert names(objects) == set()
     assert "is torn" in caplog.text
-    assert names(objects) == set()
     objects.replace_all([added(numbered(1))], authoritative=True)
     assert names(loaded(paths)) == {"web-1"}
 
@@ -189,7 +206,7 @@ def test_nothing_is_left_of_a_secret_that_goes(paths: Paths) -> None:
     objects.apply(ObjectChange(type="DELETED", secret=secret))
     objects.apply(ObjectChange(type="DELETED", configMap=settings))
     assert not left(paths.secrets)
-    assert not left(paths.objects)
+    assert left(paths.objects) == [LOG]
 
 
 def holding(root: Path, what: bytes) -> Iterable[Path]:
