@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from controlplane.nodes.statuses import merge_pod_status
 from controlplane.objects import Objects
-from podplane.errors import Conflict, NotFound, PodplaneError
+from podplane.errors import Conflict, Invalid, NotFound, PodplaneError
 from podplane.kinds import POD
 from podplane.tasks import Tasks
 from podplane.v1 import pod_pb2, session_pb2
@@ -95,6 +95,10 @@ class Reports:
                 self._on_gone(node, report)
                 return
             raise
+        except Invalid as refusal:
+            # Whatever else it says, that the processes have ended is heard.
+            logger.warning("a pod's status cannot be", extra={"pod": report.name, "node": node, "error": refusal})
+            pod = self._objects.get(POD, *address)
         if report.terminated and pod.spec.nodeName == node and pod.metadata.HasField("deletionTimestamp"):
             await self._objects.remove(POD, *address, report.uid)
 

@@ -192,7 +192,8 @@ async def test_every_reported_transition_is_seen_in_order_and_none_twice(plane: 
     assert (read.status.phase, read.status.qosClass) == ("Succeeded", "BestEffort")
 
 
-async def test_a_deleted_pod_goes_when_its_node_says_that_it_has_ended(plane: Plane) -> None:
+@pytest.mark.parametrize("phase", ["Succeeded", "Dancing"])
+async def test_a_deleted_pod_goes_when_its_node_says_that_it_has_ended(plane: Plane, phase: str) -> None:
     admin, agent = plane.person(), Agent(plane, "node-1")
     await agent.connect()
     made = await admin.call("Pods/Create", pod("mine"))
@@ -200,7 +201,7 @@ async def test_a_deleted_pod_goes_when_its_node_says_that_it_has_ended(plane: Pl
     await admin.call("Pods/Delete", requests_pb2.DeleteRequest(name="mine"))
     await agent.hear("update")
     agent.report(made, 1, "Running")
-    agent.report(made, 2, "Succeeded", terminated=True)
+    agent.report(made, 2, phase, terminated=True)
     assert (await agent.hear("unbind")).uid == made.metadata.uid
     assert (await status(admin.call("Pods/Get", requests_pb2.GetRequest(name="mine"))))[0] == "NOT_FOUND"
 
