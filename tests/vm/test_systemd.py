@@ -34,7 +34,7 @@ spec:
     command:
     - /bin/sh
     - -c
-    - date +%s%N >>/data/starts; echo steady >/data/index.html; exec busybox httpd -f -p 80 -h /data
+    - date +%s%N >>/data/starts; sync /data/starts; echo steady >/data/index.html; exec busybox httpd -f -p 80 -h /data
     resources: {limits: {memory: 64Mi}}
     volumeMounts: [{name: data, mountPath: /data}]
   volumes: [{name: data, emptyDir: {}}]
