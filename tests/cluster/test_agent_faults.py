@@ -83,6 +83,7 @@ def ten(cluster: Cluster, api: Api) -> Iterator[list[str]]:
         address = api.running(name).status.podIP
         # Running is not listening yet, and nothing here says when a server is ready.
         eventually(lambda address=address: connects(cluster, NODE, address, 80), 10)  # type: ignore[misc]
+    eventually(lambda: connects(cluster, NODE, cluster.node_address("node-2"), 30333), 10, "the NodePort of node-2")
     yield names
     api.delete(SERVICE, "steady")
     for name in names:

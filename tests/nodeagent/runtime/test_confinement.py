@@ -14,6 +14,7 @@ import pytest
 from nodeagent.runtime import spec
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.types import RuntimeFailure, Sandbox, Security
+from tests.support.waiting import eventually
 
 from .conftest import KIND, Node, ran
 
@@ -138,6 +139,8 @@ async def test_exec_runs_as_the_container_does(node: Node, runtime: ContainerRun
     )
     await runtime.create(request)
     await runtime.start(request.id)
+    name = Path(f"/proc/{runtime.pid(request.id)}/comm")
+    await asyncio.to_thread(eventually, lambda: name.read_text() == "sleep\n", 20, "the container's own program")
     script = "echo $COLOUR $(id -u) $(id -G); grep -E 'NoNewPrivs|Cap|Seccomp:' /proc/self/status; exit 5"
     argv = runtime.exec_command(request.id, ["/bin/sh", "-c", script], tmp_path / "exec.pid")
     child = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
