@@ -6,9 +6,11 @@ logged and dropped.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from controlplane.objects import Objects
 from podplane.errors import NotFound, PodplaneError
@@ -30,6 +32,14 @@ class Recorder:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._known: OrderedDict[_Key, tuple[str, str]] = OrderedDict()
+
+    async def record_all(self, events: Iterable[event_pb2.Event], host: str) -> None:
+        """Store events of the agent on node `host`, together; of one that is there twice the second is counted."""
+        left = list(events)
+        while left:
+            first = {_key(event): event for event in reversed(left)}
+            await asyncio.gather(*(self.record(event, host) for event in left if first[_key(event)] is event))
+            left = [event for event in left if first[_key(event)] is not event]
 
     async def record(self, event: event_pb2.Event, host: str) -> None:
         """Store an event of the agent on node `host`, or count it."""

@@ -161,7 +161,12 @@ class _Reader:
     def take(self, frame: session_pb2.AgentFrame) -> None:
         """One frame; never waits."""
         session, kind = self._session, frame.WhichOneof("frame")
-        if kind == "podStatus":
+        if kind == "batch":
+            for each in frame.batch.frames:
+                if each.HasField("batch"):
+                    raise Invalid("a session does not carry a batch in a batch")
+                self.take(each)
+        elif kind == "podStatus":
             self._sessions.reports.take(session.node, session.instance, frame.podStatus)
         elif kind == "node":
             self._node(frame.node)
@@ -225,9 +230,12 @@ class _Reader:
             await self._sessions.registrar.report(self._session.node, await self._nodes.get())
 
     async def store_events(self) -> None:
-        """Events, in order."""
+        """Events, in order; those that are there together are written together."""
         while True:
-            await self._sessions.recorder.record(await self._events.get(), self._session.node)
+            events = [await self._events.get()]
+            while not self._events.empty():
+                events.append(self._events.get_nowait())
+            await self._sessions.recorder.record_all(events, self._session.node)
 
 
 async def _hello(requests: Incoming) -> session_pb2.Hello:

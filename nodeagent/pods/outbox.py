@@ -2,15 +2,18 @@
 
 Statuses: every transition of a pod in order while the session keeps up, at most 16 queued a pod; beyond that, and
 after a reconnect, only the newest. Events: the oldest are dropped beyond a bound. Everything else: the newest.
-Owns sequence numbers. Never opens a connection: session.py takes frames from here.
+What can wait (events, acknowledgements) goes with what cannot, a moment later at the latest: a message costs more than
+what is in it. Owns sequence numbers. Never opens a connection: session.py takes frames from here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nodeagent.pods.clock import Clock
@@ -23,12 +26,24 @@ from podplane.v1.node_pb2 import Node
 from podplane.v1.pod_pb2 import Pod, PodStatus
 from podplane.v1.reference_pb2 import ObjectReference
 from podplane.v1.service_pb2 import Service
-from podplane.v1.session_pb2 import Acknowledge, AgentFrame, PodGone, PodStatusReport, ProxyReport, StreamRefused
+from podplane.v1.session_pb2 import (
+    Acknowledge,
+    AgentFrame,
+    AgentFrames,
+    PodGone,
+    PodStatusReport,
+    ProxyReport,
+    StreamRefused,
+)
 
 log = logging.getLogger(__name__)
 
 QUEUED_A_POD = 16
 QUEUED_EVENTS = 1000
+TOGETHER = 64
+"""Frames in one message."""
+PATIENCE = 0.05
+"""Seconds for which what can wait waits for something to go with."""
 
 
 @dataclass(slots=True)
@@ -55,6 +70,8 @@ class Outbox(Reports):
         self._acknowledged = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
+        self._patience: asyncio.TimerHandle | None = None
+        self._due = False
 
     # ── what workers and the agent say ───────────────────────────────────────────────────────────────────────
 
@@ -78,7 +95,7 @@ class Outbox(Reports):
 
     def _tell(self, about: ObjectReference, tell: Tell) -> None:
         self._events.append(AgentFrame(event=self._recorder.event(about, tell)))
-        self._wake.set()
+        self._wait()
 
     def node(self, node: Node) -> None:
         """The node's whole status."""
@@ -89,12 +106,11 @@ class Outbox(Reports):
         """How far the service rules are: pods that end may wait for it."""
         self._proxy = report
         self._wake.set()
-        self._wake.set()
 
     def acknowledge(self, revision: int) -> None:
         """Deltas up to `revision` are taken in."""
         self._acknowledged = max(self._acknowledged, revision)
-        self._wake.set()
+        self._wait()
 
     def forgotten(self, uid: str) -> None:
         """The pod's last trace is gone: say so, and nothing about it any more."""
@@ -152,39 +168,60 @@ class Outbox(Reports):
         self._wake.set()
 
     async def next(self) -> AgentFrame:
-        """The next frame to send; waits for one."""
-        while (frame := self._take()) is None:
+        """What to send next: a frame, or several as a batch; waits for something."""
+        while not (frames := self._take()):
             self._wake.clear()
             self._idle.set()
             await self._wake.wait()
         self._idle.clear()
-        return frame
+        return frames[0] if len(frames) == 1 else AgentFrame(batch=AgentFrames(frames=frames))
 
     async def emptied(self, seconds: float) -> None:
         """Until everything is taken, at most so long: nobody may be there to take it."""
         self._idle.clear()
-        self._wake.set()
+        self._hurry()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
 
-    def _take(self) -> AgentFrame | None:
+    def _wait(self) -> None:
+        """There is something that can wait."""
+        if self._patience is None and not self._due:
+            self._patience = asyncio.get_running_loop().call_later(PATIENCE, self._hurry)
+
+    def _hurry(self) -> None:
+        self._due = True
+        self._wake.set()
+
+    def _take(self) -> list[AgentFrame]:
+        """What is sent in one message: up to TOGETHER frames; none where there are only those that can wait yet."""
+        frames = list(itertools.islice(self._urgent(), TOGETHER))
+        if frames or self._due:
+            frames += itertools.islice(self._patient(), TOGETHER - len(frames))
+            self._due = bool(self._events or self._acknowledged)
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+        return frames
+
+    def _urgent(self) -> Iterator[AgentFrame]:
         if self._node is not None:
             node, self._node = self._node, None
-            return AgentFrame(node=node)
-        if self._others:
-            return self._others.popleft()
-        if (report := self._next_report()) is not None:
-            return AgentFrame(podStatus=report)
-        if self._events:
-            return self._events.popleft()
+            yield AgentFrame(node=node)
+        while self._others:
+            yield self._others.popleft()
+        while (report := self._next_report()) is not None:
+            yield AgentFrame(podStatus=report)
         if self._proxy is not None:
             proxy, self._proxy = self._proxy, None
-            return AgentFrame(proxy=proxy)
+            yield AgentFrame(proxy=proxy)
+
+    def _patient(self) -> Iterator[AgentFrame]:
+        while self._events:
+            yield self._events.popleft()
         if self._acknowledged:
             revision, self._acknowledged = self._acknowledged, 0
-            return AgentFrame(acknowledge=Acknowledge(revision=revision))
-        return None
+            yield AgentFrame(acknowledge=Acknowledge(revision=revision))
 
     def _next_report(self) -> PodStatusReport | None:
         while self._turns:

@@ -237,13 +237,15 @@ async def test_a_node_is_registered_with_a_range_of_its_own_and_its_labels(plane
     assert (ready.status, ready.reason) == ("True", "AgentReady")
 
 
-async def test_a_repeated_event_is_counted_in_one_object(plane: Plane) -> None:
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_repeated_event_is_counted_in_one_object(plane: Plane, together: bool) -> None:
     agent = Agent(plane, "node-1")
     await agent.connect()
     event = event_pb2.Event(reason="BackOff", message="again", type="Warning")
     event.involvedObject.kind, event.involvedObject.namespace, event.involvedObject.name = "Pod", "default", "web"
-    for _ in range(3):
-        agent.say(event=event)
+    frames = [session_pb2.AgentFrame(event=event)] * 3
+    for frame in [session_pb2.AgentFrame(batch=session_pb2.AgentFrames(frames=frames))] if together else frames:
+        agent.say(**{name.name: value for name, value in frame.ListFields()})
     admin = plane.person()
 
     async def listed() -> list[event_pb2.Event]:
@@ -254,6 +256,14 @@ async def test_a_repeated_event_is_counted_in_one_object(plane: Plane) -> None:
         while not (found := await listed()) or found[0].count < 3:
             await asyncio.sleep(0.01)
     assert [(one.count, one.source.host) for one in found] == [(3, "node-1")]
+
+
+async def test_a_batch_in_a_batch_ends_the_session(plane: Plane) -> None:
+    agent = Agent(plane, "node-1")
+    await agent.connect()
+    inner = session_pb2.AgentFrame(batch=session_pb2.AgentFrames())
+    agent.say(batch=session_pb2.AgentFrames(frames=[inner]))
+    assert (await status(agent.call))[0] == "INVALID_ARGUMENT"
 
 
 async def test_a_second_agent_of_a_live_name_is_refused_and_the_same_one_comes_back(plane: Plane) -> None:

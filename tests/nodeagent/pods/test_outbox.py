@@ -6,7 +6,7 @@ import asyncio
 
 from nodeagent.pods.clock import Clock
 from nodeagent.pods.effects import Tell
-from nodeagent.pods.outbox import QUEUED_A_POD, Outbox
+from nodeagent.pods.outbox import QUEUED_A_POD, TOGETHER, Outbox
 from nodeagent.pods.state import PodState, new_state
 from nodeagent.pods.tools import NodeFacts
 from podplane.v1.pod_pb2 import PodStatus
@@ -29,9 +29,10 @@ def say(outbox: Outbox, word: str, uid: str = "uid-1") -> None:
 
 
 async def drain(outbox: Outbox) -> list[AgentFrame]:
-    frames = []
-    while (frame := outbox._take()) is not None:
-        frames.append(frame)
+    frames: list[AgentFrame] = []
+    outbox._hurry()
+    while taken := outbox._take():
+        frames += taken
     return frames
 
 
@@ -78,6 +79,29 @@ async def test_a_pod_that_is_forgotten_is_said_to_be_gone_and_nothing_more() -> 
     assert [frame.WhichOneof("frame") for frame in frames] == ["gone"]
     outbox.reconnected()
     assert await drain(outbox) == []
+
+
+async def test_an_event_goes_with_the_next_status_or_a_moment_later_by_itself() -> None:
+    outbox = box()
+    outbox.event(state().pod, Tell("Normal", "Created", "made"))
+    outbox.acknowledge(7)
+    say(outbox, "a")
+    together = await outbox.next()
+    assert [frame.WhichOneof("frame") for frame in together.batch.frames] == ["podStatus", "event", "acknowledge"]
+    outbox.event(state().pod, Tell("Normal", "Started", "begun"))
+    assert outbox._take() == []
+    async with asyncio.timeout(5):
+        assert (await outbox.next()).event.reason == "Started"
+
+
+async def test_a_message_is_bounded() -> None:
+    outbox = box()
+    for n in range(TOGETHER + 1):
+        say(outbox, "x", str(n))
+        outbox.event(state(str(n)).pod, Tell("Normal", "Created", "made"))
+    sizes = [len((await outbox.next()).batch.frames) for _ in range(2)]
+    assert sizes == [TOGETHER, TOGETHER]
+    assert {frame.WhichOneof("frame") for frame in await drain(outbox)} == {"event"}
 
 
 async def test_a_repeated_event_is_counted() -> None:
