@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from datetime import UTC, datetime
 
 from nodeagent.pods.conditions import conditions, is_ready, is_started
@@ -36,6 +37,29 @@ def pod_status(state: PodState, host_ip: str) -> pod_pb2.PodStatus:
     ):
         statuses.extend(_container(state, container) for container in containers)
     return status
+
+
+def outline(status: pod_pb2.PodStatus) -> Hashable:
+    """What people wait for in it: two statuses of one outline differ in details only (addresses, ids, messages)."""
+    return (
+        status.phase,
+        status.reason,
+        tuple((each.type, each.status, each.reason) for each in status.conditions),
+        tuple(map(_outline, (*status.initContainerStatuses, *status.containerStatuses))),
+    )
+
+
+def _outline(status: pod_pb2.ContainerStatus) -> Hashable:
+    state, last = status.state, status.lastState.terminated
+    return (
+        status.ready,
+        status.started,
+        status.restartCount,
+        state.waiting.reason,
+        state.running.startedAt.SerializeToString(),
+        state.terminated.containerID,
+        last.containerID,
+    )
 
 
 def phase(state: PodState) -> str:

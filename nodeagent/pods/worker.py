@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 
 from nodeagent.pods import effects as do
 from nodeagent.pods import events as did
@@ -23,7 +23,7 @@ from nodeagent.pods.journal import NotDurable
 from nodeagent.pods.machine import step, wake_at
 from nodeagent.pods.performer import Performer
 from nodeagent.pods.state import PodState
-from nodeagent.pods.status import pod_status
+from nodeagent.pods.status import outline, pod_status
 from nodeagent.pods.stopping import HOLD
 from nodeagent.pods.tools import Tools
 from nodeagent.types import ContainerExit, Sandbox
@@ -31,6 +31,8 @@ from podplane.v1.pod_pb2 import Pod, PodStatus
 
 log = logging.getLogger(__name__)
 
+_DETAILS = 0.1
+"""Seconds for which a change of details waits for one that says more, to be told together with it."""
 _CANCELS: dict[type[do.Effect], str] = {do.CancelPull: do.PullImage.__name__, do.CancelHook: do.RunHook.__name__}
 
 
@@ -52,6 +54,8 @@ class PodWorker:
         self._on_gone = on_gone
         self._untold: list[PodStatus] = []
         self._telling: asyncio.Task[None] | None = None
+        self._outline: Hashable = None
+        self._details: asyncio.TimerHandle | None = None
         self._admitted_at = 0.0
         """On the monotonic clock, until the pod is ready for the first time; 0: an earlier agent admitted it."""
 
@@ -114,6 +118,8 @@ class PodWorker:
             raise
         finally:
             self._tools.prober.forget(self.state.uid)
+            if self._details is not None:
+                self._details.cancel()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -148,11 +154,12 @@ class PodWorker:
         issued = step(self.state, event)
         if issued or not isinstance(event, did.SpecChanged | did.ObjectsChanged | did.ImagePulling):
             await self._write_down()
+        for effect in issued:
+            self._begin(effect)
+        await asyncio.sleep(0)  # on their way: nobody waits for what is told
         self._report(issued)
         self._tools.prober.follow(self.state, self.post)
         self._tools.host_ports.follow(self.state)
-        for effect in issued:
-            self._begin(effect)
         if isinstance(event, did.SpecChanged):  # labels and annotations may be files
             self._start(self._performer.update_volumes(), "volumes")
 
@@ -181,9 +188,20 @@ class PodWorker:
         if status != self.status:
             self._count(status)
             self.status = status
-            self._untold.append(self._told())
-            if self._telling is None:
-                self._tell()
+            if (shape := outline(status)) != self._outline:
+                self._outline = shape
+                self._queue()
+            elif self._details is None:
+                self._details = asyncio.get_running_loop().call_later(_DETAILS, self._queue)
+
+    def _queue(self) -> None:
+        """Have the status told as it is now, after those before it."""
+        if self._details is not None:
+            self._details.cancel()
+            self._details = None
+        self._untold.append(self._told())
+        if self._telling is None:
+            self._tell()
 
     def _tell(self) -> None:
         """Once it is on the disk what they tell: after a power cut, who was said to run must not begin a first time.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from nodeagent.pods import events as did
+from nodeagent.pods.status import outline
 from podplane.v1.pod_pb2 import PodStatus
 from tests.nodeagent.pods.world import World, make_pod
 
@@ -30,6 +33,32 @@ def test_a_watch_sees_every_state_of_the_start_in_order() -> None:
     world.settle()
     seen = list(dict.fromkeys(map(shown, world.statuses)))
     assert seen == ["Init:0/2", "Init:1/2", "PodInitializing", "Running"]
+
+
+def test_what_changes_but_details_is_told_with_what_people_wait_for() -> None:
+    world = World(make_pod(init=1))
+    world.run()
+    world.exit("i0", 0)
+    world.settle()
+    last = [list(found)[-1] for _, found in groupby(world.statuses, outline)]
+    seen = [(shown(status), condition(status, "PodReadyToStartContainers")[0]) for status in last]
+    assert seen == [("Init:0/1", "False"), ("Init:0/1", "True"), ("Init:0/1", "True"), ("PodInitializing", "True"),
+                    ("Running", "True")]  # fmt: skip
+    assert last[2].initContainerStatuses[0].state.HasField("running")
+    assert len(world.statuses) > len(last)
+    last[-1].message, last[-1].podIP = "other words", "10.0.0.9"
+    last[-1].containerStatuses[0].imageID = "sha256:0"
+    assert outline(last[-1]) == outline(world.status)
+
+
+def test_an_instance_that_took_the_place_of_another_is_no_detail() -> None:
+    world = World(make_pod())
+    world.run()
+    before = world.status
+    world.exit("a0", 1)
+    world.pass_time(20)
+    assert shown(world.status) == shown(before) == "Running"
+    assert outline(world.status) != outline(before)
 
 
 def test_conditions_name_what_is_not_initialized_and_not_ready() -> None:
