@@ -11,7 +11,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc.aio
 
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _TURN = 64
 """Frames of a batch after which others have theirs."""
+_KEPT = 1.0
+"""Seconds after which a newer revision is kept. An agent that dies before learns it from the specs that it kept."""
 
 
 @dataclass(slots=True)
@@ -57,11 +59,15 @@ class FrameReceiver:
         self._instance = str(uuid.uuid4())
         self._welcome = Welcome()
         self._snapshot: _Snapshot | None = None
+        self._saving: asyncio.TimerHandle | None = None
         self._ready: asyncio.Future[tuple[Pods, Streams]] = asyncio.get_running_loop().create_future()
         self._channel: grpc.aio.Channel | None = None
 
     def ready(self, pods: Pods, streams: Streams) -> None:
         """Recovery is over."""
+        known = self.membership
+        newest = pods.newest(Origin(known.cluster_id, known.epoch))
+        self.membership = replace(known, last_revision=max(known.last_revision, newest))
         self.traces = pods.traces
         streams.channel = self._channel
         self._ready.set_result((pods, streams))
@@ -179,13 +185,17 @@ class FrameReceiver:
     def _seen(self, revision: int) -> None:
         if not revision:
             return
-        new = self.membership.seen(self._welcome, revision)
-        if new != self.membership:
-            self.membership = new
+        known, self.membership = self.membership, self.membership.seen(self._welcome, revision)
+        if replace(known, last_revision=revision) != self.membership:
             self._save()
+        elif known != self.membership and self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(_KEPT, self._save)
         self._outbox.acknowledge(revision)
 
     def _save(self) -> None:
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
         try:
             membership.save(self._paths.cluster, self.membership)
         except OSError as error:

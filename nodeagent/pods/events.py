@@ -14,7 +14,10 @@ from podplane.v1.pod_pb2 import Pod
 
 @dataclass(frozen=True, slots=True)
 class PodAdmitted:
+    """With an address, where the node has one to give at once: what is written down first says it, too."""
+
     at: float
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ def _admitted(state: PodState, event: events.PodAdmitted) -> list[Effect]:
     if not state.admitted:
         state.admitted = True
         state.started_at = state.started_at or event.at
+        state.address = state.address or event.address
     return []
 
 

@@ -13,9 +13,10 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from nodeagent.pods import admission, failpoints
+from nodeagent.pods.addresses import PoolExhausted
 from nodeagent.pods.disk import RETRY
 from nodeagent.pods.events import ClockStepped, Event, PodAdmitted, PodEvicted, PodRefused, SandboxLost
-from nodeagent.pods.kept import UNKNOWN, KeptPods
+from nodeagent.pods.kept import UNKNOWN, KeptPods, Origin
 from nodeagent.pods.objects import Key
 from nodeagent.pods.outbox import Outbox
 from nodeagent.pods.resources import Refusal, pod_request
@@ -125,6 +126,8 @@ class Pods:
         self._unbound.discard(uid)
         worker = self._workers.get(uid)
         is_new = worker is None and uid not in self._gone
+        if is_new:
+            self._tools.runtime.prepay()  # of the first container: its wait is over when the sandbox stands
         changed = worker.update(pod) if worker is not None else is_new
         if changed or self.kept.origin(uid) != self.origin:
             self._save(pod)
@@ -161,10 +164,24 @@ class Pods:
         refusal = self._refusal(pod, waited=waited)
         now = self._tools.clock.now()
         deleted = pod.metadata.HasField("deletionTimestamp")
-        event: Event = PodRefused(now, refusal.reason, refusal.message) if refusal else PodAdmitted(now)
-        worker = self.adopt(state, [] if deleted else [event])
-        if deleted:  # deleted before the node ever saw it: there is nothing to stop
-            worker.delete(0.0)
+        if deleted:  # before the node ever saw it: there is nothing to stop
+            self.adopt(state, []).delete(0.0)
+        elif refusal:
+            self.adopt(state, [PodRefused(now, refusal.reason, refusal.message)])
+        else:
+            self.adopt(state, [PodAdmitted(now, self._address(pod))])
+
+    def _address(self, pod: Pod) -> str:
+        """The pod's own; "" where it has none, or none can be had now: the pod asks again and tells why."""
+        if pod.spec.hostNetwork or self._tools.network_problem():
+            return ""
+        failpoints.hit("take-address:before")
+        try:
+            return self._tools.addresses.take(pod.metadata.uid)
+        except PoolExhausted:
+            return ""
+        finally:
+            failpoints.hit("take-address:after")
 
     def _refusal(self, pod: Pod, *, waited: bool) -> Refusal | None:
         if not waited and (refusal := refuse(pod, self._short())):  # one that waited for the disk was taken on before
@@ -261,6 +278,11 @@ class Pods:
     def versions(self) -> Mapping[str, str]:
         """uid -> resourceVersion, as last told: what a digest is made of."""
         return self._versions
+
+    def newest(self, origin: Origin) -> int:
+        """The newest revision of what that cluster state has bound here; 0 for none."""
+        bound = (state.pod.metadata for state in self.states() if self.kept.origin(state.uid) == origin)
+        return max((int(metadata.resourceVersion or 0) for metadata in bound), default=0)
 
     def find(self, uid: str) -> PodState | None:
         """A pod of this node, also one of which only its logs are left."""

@@ -83,7 +83,6 @@ class Performer:
     # ── sandbox and volumes ──────────────────────────────────────────────────────────────────────────────────
 
     async def _take_address(self, _effect: do.TakeAddress) -> Outcome:
-        self._tools.runtime.prepay()  # of the first container: its wait is over when the sandbox stands
         problem = self._tools.network_problem()
         try:
             if problem:

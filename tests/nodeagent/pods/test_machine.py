@@ -23,6 +23,18 @@ def test_a_pod_starts_its_sandbox_volumes_and_first_images_at_the_same_time() ->
     ]
 
 
+def test_an_address_that_came_with_the_admission_is_not_asked_for() -> None:
+    world = World(make_pod())
+    world.post(did.PodAdmitted(world.now, "10.0.0.9"))
+    assert do.CreateSandbox(0, "10.0.0.9") in world.pending
+    assert not world.issued(do.TakeAddress)
+    world.settle()
+    assert world.status.podIP == "10.0.0.9"
+    world.post(did.DeletionRequested(world.now, 0.0))
+    world.settle()
+    assert world.issued(do.ReleaseAddress) == [do.ReleaseAddress("10.0.0.9")]
+
+
 def test_init_containers_run_one_after_the_other_before_any_app() -> None:
     world = World(make_pod(apps=1, init=2))
     world.run()

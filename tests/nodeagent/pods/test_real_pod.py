@@ -7,7 +7,9 @@ import os
 import shutil
 import tempfile
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,7 @@ from nodeagent.runtime.volumes import Volumes
 from nodeagent.sandbox.sandboxes import Sandboxes
 from podplane.tasks import TaskEnded, Tasks
 from podplane.v1.pod_pb2 import Pod, PodStatus
-from podplane.v1.session_pb2 import ObjectChange
+from podplane.v1.session_pb2 import AgentFrame, ObjectChange
 
 DEADLINE = 40.0
 ALLOCATABLE = {"cpu": "8", "memory": "8Gi", "pods": "10"}
@@ -43,6 +45,7 @@ class OneAgent:
     def __init__(self, base: Path) -> None:
         self.paths = Paths(base / "state", base / "run")
         self.cgroup = base.name
+        self._together: deque[AgentFrame] = deque()
 
     async def start(self) -> None:
         self.paths.make()
@@ -70,13 +73,20 @@ class OneAgent:
         await self.runtime.close()
         self.journal.close()
 
+    async def said(self) -> AgentFrame:
+        """The next frame, also where several come together."""
+        if not self._together:
+            frame = await self.outbox.next()
+            self._together.extend(frame.batch.frames or [frame])
+        return self._together.popleft()
+
     async def until(self, holds: Callable[[PodStatus], bool], uid: str = "uid-1") -> PodStatus:
         """The first status, of those that are said, that `holds`; an empty one once the pod is said to be gone."""
         failed = asyncio.ensure_future(self.tasks.wait())
         try:
             async with asyncio.timeout(DEADLINE):
                 while True:
-                    said = asyncio.ensure_future(self.outbox.next())
+                    said = asyncio.ensure_future(self.said())
                     await asyncio.wait({said, failed}, return_when=asyncio.FIRST_COMPLETED)
                     if failed.done():
                         failed.result()
@@ -217,6 +227,23 @@ async def test_nobody_is_told_of_a_start_that_is_not_on_the_disk(
     assert await gone(agent) == []
 
 
+def refused(image: str, status: PodStatus) -> bool:
+    container = status.containerStatuses[0]
+    return container.image == image and bool(container.state.waiting.message)
+
+
+async def test_a_detail_is_told_although_nothing_else_changes(agent: OneAgent) -> None:
+    agent.objects.apply(config_map("hello"))
+    for image in ("localhost/none:1", "localhost/none:2"):
+        pod = a_pod("exec sleep 600")
+        pod.spec.containers[0].image, pod.spec.containers[0].imagePullPolicy = image, "Never"
+        agent.pods.put(pod)
+        status = await agent.until(partial(refused, image))
+    assert status.containerStatuses[0].state.waiting.reason == "ErrImageNeverPull"
+    agent.pods.remove("uid-1", 0)
+    assert await gone(agent) == []
+
+
 async def test_the_next_agent_keeps_the_same_process_and_restarts_nothing(agent: OneAgent) -> None:
     agent.objects.apply(config_map("hello"))
     agent.pods.put(a_pod("exec sleep 600"))
@@ -242,10 +269,9 @@ async def test_a_bug_is_told_of_the_pod_before_it_ends_the_agent_and_the_next_on
     async with asyncio.timeout(DEADLINE):
         with pytest.raises(TaskEnded, match="IllegalStep"):
             await agent.tasks.wait()
-    frames = []
-    while (frame := agent.outbox._take()) is not None:
-        frames.append(frame)
-    (event,) = [frame.event for frame in frames if frame.event.reason == "AgentFailure"]
+    async with asyncio.timeout(DEADLINE):
+        while (event := (await agent.said()).event).reason != "AgentFailure":
+            pass
     assert event.type == "Warning"
     assert event.involvedObject.uid == "uid-1"
     assert "IllegalStep: cannot step pod web" in event.message
@@ -255,6 +281,22 @@ async def test_a_bug_is_told_of_the_pod_before_it_ends_the_agent_and_the_next_on
     await agent.start()
     await agent.until(is_ready)
     assert agent.runtime.pid("uid-1_app_0") == before
+    agent.pods.remove("uid-1", 0)
+    assert await gone(agent) == []
+
+
+async def test_the_kept_specs_say_how_far_a_cluster_was_seen(agent: OneAgent) -> None:
+    """cluster.json is a second behind: a store that was set back by less must not take the pod away."""
+    agent.objects.apply(config_map("hello"))
+    pod = a_pod("exec sleep 600")
+    pod.metadata.resourceVersion = "41"
+    agent.pods.origin = Origin("c1", "e1")
+    agent.pods.put(pod)
+    await agent.until(is_ready)
+    await agent.kill()
+    await agent.start()
+    assert agent.pods.newest(Origin("c1", "e1")) == 41
+    assert agent.pods.newest(Origin("c1", "e2")) == 0
     agent.pods.remove("uid-1", 0)
     assert await gone(agent) == []
 
