@@ -29,13 +29,14 @@ log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
+_JSON = json.JSONEncoder(separators=(",", ":"))
 _COMPACT_AT = 4 * 1024 * 1024
 VERSION = 1
 
 
 def frame(record: Record) -> bytes:
     """One record as it stands in the file."""
-    return records.record(json.dumps(record, separators=(",", ":")).encode())
+    return records.record(_JSON.encode(record).encode())
 
 
 def frames(data: bytes) -> Iterator[tuple[int, Record]]:

@@ -12,6 +12,7 @@ import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from nodeagent import smallfiles
 from nodeagent.runtime import logs, spec, users
 from nodeagent.runtime.conmon import Files
 from nodeagent.runtime.filters import Filters
@@ -85,6 +86,4 @@ class Bundles:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only root reads: it may hold secrets."""
-    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
+    smallfiles.write(path, text.encode())

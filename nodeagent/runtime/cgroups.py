@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from nodeagent import smallfiles
+
 ROOT = Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 62
 """What v1 has for no limit is a little less than 2^63."""
@@ -62,14 +64,14 @@ class Cgroups:
         found: set[int] = set()
         for path in self.paths(cgroup):
             for directory in [str(path), *_below(path)]:
-                with contextlib.suppress(OSError), open(f"{directory}/cgroup.procs", "rb", buffering=0) as procs:
-                    found.update(map(int, procs.readall().split()))
+                with contextlib.suppress(OSError):
+                    found.update(map(int, smallfiles.read(f"{directory}/cgroup.procs").split()))
         return found
 
     def enter(self, cgroup: str, pid: int) -> None:
         """Move a process into a cgroup. The first write after a quiet time waits for RCU: call it in a thread."""
         for path in self.paths(cgroup):
-            (path / "cgroup.procs").write_text(str(pid))
+            smallfiles.tell(path / "cgroup.procs", b"%d" % pid)
 
     def kill(self, cgroup: str) -> set[int]:
         """Send SIGKILL to everything in a cgroup; returns whom: nobody, once it is empty."""
@@ -141,11 +143,11 @@ class Cgroups:
         """
         tree = self.trees[0]
         own = _own_cgroup("" if self.version == 2 else tree.name)
-        (tree / own.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
+        smallfiles.tell(tree / own.lstrip("/") / "cgroup.procs", b"%d" % os.getpid())
 
 
 def _own_cgroup(controller: str) -> str:
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in smallfiles.read("/proc/self/cgroup").decode().splitlines():
         _number, names, path = line.split(":", 2)
         if controller in (names.removeprefix("name=").split(",") if names else [""]):
             return path
@@ -167,8 +169,8 @@ def _make_cpuset(path: Path) -> None:
         directory.mkdir(exist_ok=True)
         for name in ("cpuset.cpus", "cpuset.mems"):
             with contextlib.suppress(FileNotFoundError):
-                if not (directory / name).read_text().strip():
-                    (directory / name).write_text((directory.parent / name).read_text())
+                if not smallfiles.read(directory / name).strip():
+                    smallfiles.tell(directory / name, smallfiles.read(directory.parent / name))
 
 
 def _below(path: Path) -> list[str]:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from nodeagent import syscalls
+from nodeagent import smallfiles, syscalls
 from nodeagent.runtime import crun, inotify, spec
 from nodeagent.runtime.bundle import Bundles, write_private
 from nodeagent.runtime.cgroups import Cgroups
@@ -316,7 +316,7 @@ class ContainerRuntime:
     async def _move_conmon(self, files: Files) -> None:
         # Off the way: the write may wait for RCU. Its memory and CPU are not the agent's.
         with contextlib.suppress(OSError, ValueError):
-            pid = int(files.conmon_pid.read_text())
+            pid = int(smallfiles.read(files.conmon_pid))
             await asyncio.to_thread(self.cgroups.enter, self._conmon_cgroup, pid)
 
     def _watched(self, files: Files, record: Record) -> Watched:

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from nodeagent import smallfiles
 from nodeagent.runtime import conmon, crun, inotify
 from nodeagent.runtime.conmon import Files, Programs
 from nodeagent.runtime.process import run
@@ -72,7 +73,7 @@ class Launcher:
             async with asyncio.timeout(deadline):
                 while True:
                     alive = pidfd is not None and not _gone(pidfd)
-                    pid = conmon.answer(files.sync.read_text())
+                    pid = conmon.answer(smallfiles.read(files.sync).decode())
                     if pid is not None:
                         return pid
                     if not alive:

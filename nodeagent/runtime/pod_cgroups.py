@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from nodeagent import smallfiles
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.limits import settings
 from nodeagent.types import Resources
@@ -60,7 +61,7 @@ class PodCgroups:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text)
+        smallfiles.tell(path, text.encode())
     except FileNotFoundError:
         # A kernel without this controller or without bandwidth control: the runtime goes without as well.
         if path.parent.exists():

@@ -32,7 +32,7 @@ _NOT_SYSTEM = {"proc", "sysfs", "devtmpfs", "tmpfs", "ramfs", "cgroup", "cgroup2
                "bpf", "tracefs", "debugfs", "securityfs", "configfs", "fusectl", "nsfs", "binfmt_misc"}  # fmt: skip
 
 
-_MOUNTS_KNOWN = 0.5
+_MOUNTS_KNOWN = 2.0
 """Seconds for which the table of mounts is taken to hold."""
 
 

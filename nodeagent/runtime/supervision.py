@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from nodeagent import smallfiles
 from nodeagent.runtime import inotify
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.conmon import Files
@@ -80,12 +81,12 @@ def _memory_words(limit: int | None, peak: int | None) -> str:
 def living_conmon(files: Files) -> int | None:
     """A pidfd of a container's conmon; None where it is gone. A reused pid is told by its command line."""
     try:
-        pid = int(files.conmon_pid.read_text())
+        pid = int(smallfiles.read(files.conmon_pid))
         pidfd = os.pidfd_open(pid)
     except (OSError, ValueError):
         return None
     with contextlib.suppress(OSError):
-        if files.id.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+        if files.id.encode() in smallfiles.read(f"/proc/{pid}/cmdline").split(b"\0"):
             return pidfd
     os.close(pidfd)
     return None

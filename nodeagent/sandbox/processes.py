@@ -17,7 +17,7 @@ import select
 from pathlib import Path
 from typing import Protocol
 
-from nodeagent import syscalls
+from nodeagent import smallfiles, syscalls
 from nodeagent.sandbox import namespaces
 from nodeagent.sandbox.failure import SandboxFailure
 from nodeagent.types import RuntimeFailure, Sandbox
@@ -106,7 +106,7 @@ def lives(directory: Path) -> bool:
 def write(path: Path, content: object) -> None:
     """Write a note of a sandbox whole or not at all."""
     draft = path.with_name(f".{path.name}")
-    draft.write_text(json.dumps(content))
+    smallfiles.write(draft, json.dumps(content).encode(), 0o644)
     draft.rename(path)
 
 
