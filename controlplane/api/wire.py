@@ -5,6 +5,7 @@ Pure. A length-delimited field is tag, varint length, bytes; field numbers come 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 from google.protobuf.descriptor import Descriptor
@@ -17,8 +18,9 @@ _LIST = pod_pb2.PodList.DESCRIPTOR
 """Pod's, for all: tests/controlplane/api/test_wire.py checks that every kind has the same numbers."""
 
 
+@functools.lru_cache(1 << 14)
 def varint(value: int) -> bytes:
-    """An unsigned protobuf varint."""
+    """An unsigned protobuf varint. Most are tags and lengths, and the same again and again."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

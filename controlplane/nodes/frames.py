@@ -16,6 +16,7 @@ _REVISION = number(_FRAME, "revision")
 _BIND, _UPDATE, _OBJECT = number(_FRAME, "bind"), number(_FRAME, "update"), number(_FRAME, "object")
 _BATCH, _FRAMES = number(_FRAME, "batch"), number(session_pb2.ControlFrames.DESCRIPTOR, "frames")
 _TYPE = number(_CHANGE, "type")
+_TYPES = {kind: delimited(_TYPE, kind.encode()) for kind in ("ADDED", "MODIFIED", "DELETED")}
 _OF_KIND = {
     "ConfigMap": number(_CHANGE, "configMap"),
     "Secret": number(_CHANGE, "secret"),
@@ -45,7 +46,7 @@ def unbind(stored: Stored, revision: int) -> bytes:
 def change(kind: str, stored: Stored, revision: int = 0) -> bytes:
     """A change of anything but pods; `kind` is ADDED, MODIFIED or DELETED (which carries metadata only)."""
     wire = _metadata_only(stored) if kind == "DELETED" else stored.wire
-    body = delimited(_TYPE, kind.encode()) + delimited(_OF_KIND[stored.kind.name], wire)
+    body = _TYPES[kind] + delimited(_OF_KIND[stored.kind.name], wire)
     return _revision(revision) + delimited(_OBJECT, body)
 
 
@@ -53,7 +54,7 @@ def drop(reference: Reference, revision: int) -> bytes:
     """A config map or secret that no pod of the node uses any more: the agent shall not keep it."""
     kind, namespace, name = reference
     gone = KINDS[kind].message(kind=kind, metadata=meta_pb2.ObjectMeta(namespace=namespace, name=name))
-    body = delimited(_TYPE, b"DELETED") + delimited(_OF_KIND[kind], gone.SerializeToString())
+    body = _TYPES["DELETED"] + delimited(_OF_KIND[kind], gone.SerializeToString())
     return _revision(revision) + delimited(_OBJECT, body)
 
 

@@ -28,7 +28,10 @@ def _tag(number: int) -> int:
 
 def _field(tag: int, content: bytes) -> bytes:
     """One length-delimited field, for tags below 16 (one byte), as protobuf's encoding has it."""
-    length, prefix = len(content), bytearray((tag,))
+    length = len(content)
+    if length <= 0x7F:
+        return bytes((tag, length)) + content
+    prefix = bytearray((tag,))
     while length > 0x7F:
         prefix.append(length & 0x7F | 0x80)
         length >>= 7
