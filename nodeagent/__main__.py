@@ -20,6 +20,10 @@ from podplane.tasks import TaskEnded
 
 log = logging.getLogger("nodeagent")
 
+_YOUNG = 10_000
+"""Values after which Python looks for garbage among them, a megabyte or so: it has 700, and a node's services are many
+values that stay."""
+
 
 def main() -> int:
     """The program; its exit status."""
@@ -28,6 +32,7 @@ def main() -> int:
     gc.disable()  # of what is imported nothing is garbage
     work = _work(options.command)
     gc.freeze()
+    gc.set_threshold(_YOUNG)
     gc.enable()
 
     async def run() -> None:
