@@ -45,8 +45,8 @@ class Claims:
             for claims, places in ((self._own, _own(ports)), (self._balanced, _balanced(ports))):
                 for place in places:
                     touched.add(place)
-                    others = [other for other in claims.get(place, ()) if other != key]
-                    claims[place] = tuple(sorted([*others, key], key=age)) if others else (key,)
+                    claimants = claims.get(place)
+                    claims[place] = tuple(sorted({*claimants, key}, key=age)) if claimants else (key,)
         affected, rivals = {*before, *self._lacking}, {*self._lacking}
         for place in touched:
             claimants = (*self._own.get(place, ()), *self._balanced.get(place, ()))
