@@ -100,7 +100,8 @@ class IpvsMode:
         self._shares = Shares(shares, spelled)
         self._spared = Spared()
         self._ranges: Ranges | None = None
-        self._changes: list[Changes] = []
+        self._changes: dict[tuple[int, int], Changes] = {}
+        node.alone = lambda: deaf(self._changes.get(ADDRESSES))
         self._heard = False
         self._due = 0.0
 
@@ -219,19 +220,22 @@ class IpvsMode:
 
         try:
             for group in (RULES, ADDRESSES):
-                self._changes.append(Changes(hear, group))
+                self._changes[group] = Changes(hear, group)
         except OSError as error:
             self._deafen()
             raise RulesUnavailable(f"cannot listen for changes of rules and addresses: {error}") from error
 
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
-        """Around work: what was heard before is answered by it, and its own changes are no news."""
+        """Around work: what was heard before is answered by it, and its own changes are no news.
+
+        Rules of others that change meanwhile are seen by the generation; addresses must be heard of, but for ours.
+        """
         self._heard = False
         with contextlib.ExitStack() as stack:
-            for changes in self._changes:
+            for changes in self._changes.values():
                 stack.enter_context(answering(changes, lambda: self.written))
-                stack.enter_context(deaf(changes))
+            stack.enter_context(deaf(self._changes.get(RULES)))
             yield
 
     async def inspect(self, service: str, ports: tuple[ServicePort, ...], ranges: Ranges) -> Inspection:
@@ -245,7 +249,7 @@ class IpvsMode:
 
     def _deafen(self) -> None:
         while self._changes:
-            self._changes.pop().close()
+            self._changes.popitem()[1].close()
 
 
 def _asked(wanted: Wanted, key: str) -> object:

@@ -10,8 +10,10 @@ RulesUnavailable and OSError.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +73,8 @@ class Node:
         except BaseException:
             self._ipvs.close()
             raise
+        self.alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+        """Around changes of addresses, which are ours then."""
         self._lines = 0
         self._parts: Parts = {}
         self._ranges: Ranges | None = None
@@ -242,12 +246,18 @@ class Node:
         return refused
 
     def _put_addresses(self, wanted: Set[str]) -> dict[str, str]:
+        if not wanted:
+            return {}
         self._lines += len(wanted)
-        return device.put(self._route, self._index, wanted) if wanted else {}
+        with self.alone():
+            return device.put(self._route, self._index, wanted)
 
     def _take_addresses(self, unwanted: Set[str]) -> dict[str, str]:
+        if not unwanted:
+            return {}
         self._lines += len(unwanted)
-        return device.take(self._route, self._index, unwanted) if unwanted else {}
+        with self.alone():
+            return device.take(self._route, self._index, unwanted)
 
 
 def at_fault(parts: Parts, ranges: Ranges) -> dict[str, str]:
