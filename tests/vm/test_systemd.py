@@ -66,6 +66,7 @@ spec:
   selector: {app: web}
   ports: [{port: 80, targetPort: 80, nodePort: 30080}]
 """
+UNSYNCED = "/root/unsynced"
 AWAY = "The node was restarted while the container ran: its exit code is not known"
 
 
@@ -133,13 +134,14 @@ def test_a_stopped_agent_leaves_its_pods_alone_and_tells_later_what_they_did(sit
 
 @pytest.mark.parametrize("how", ["reboot", "power cut"])
 def test_what_was_promised_outlives_the_boot(site: Site, lan: Lan, machine: Machine, how: str) -> None:
-    starts, restarts = _starts(site), _restarts(site)
+    starts, restarts, boot = _starts(site), _restarts(site), machine.boot_id
     written: dict[str, str] = {}
     if how == "reboot":
         machine.reboot()
     else:
-        written = _write_until(site, lan, machine.power_cut)
+        written = _write_until(site, lan, lambda: _cut(machine))
         machine.power_on()
+    assert machine.boot_id != boot
     site.pod_when("web", lambda pod: _restarted(pod, restarts), machine, seconds=120)
     status = site.get("pod", "web")["status"]["containerStatuses"][0]
     last = status["lastState"]["terminated"]
@@ -150,8 +152,14 @@ def test_what_was_promised_outlives_the_boot(site: Site, lan: Lan, machine: Mach
     never = site.pod_when("never", lambda pod: pod["status"]["phase"] == "Failed", machine)
     assert never["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] == "ContainerStatusUnknown"
     if how == "power cut":
+        assert not machine.attempt("cat", UNSYNCED).output, "nothing is lost: this shows nothing"
         _all_there(site, written)
     _nothing_left(machine, site)
+
+
+def _cut(machine: Machine) -> None:
+    machine.write(UNSYNCED, "lost")
+    machine.power_cut()
 
 
 def _write_until(site: Site, lan: Lan, cut: Callable[[], None]) -> dict[str, str]:
