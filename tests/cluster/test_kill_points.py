@@ -174,8 +174,8 @@ class Sweep:
 
         try:
             died = eventually(probe, SECONDS) == "dead"
-            # A pod that ends by itself is cleared away after its end is told.
-            return died or (life.policy != "Always" and not gone and self._dies_soon())
+            # What an ended container left is cleared away after it is told how far the pod is.
+            return died or (not gone and self._dies_soon())
         except AssertionError:
             raise AssertionError(f"{point}: stuck; {self._api.find(POD, name)}; {self._words()}") from None
 
