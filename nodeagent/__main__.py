@@ -8,15 +8,13 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 # Before anything imports grpc: a fork handler of gRPC's would freeze the loop when a child is started.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-from nodeagent import config
-from nodeagent.config import Config
-from nodeagent.joining import CannotStart
-from podplane.logging import setup
-from podplane.tasks import TaskEnded
+if TYPE_CHECKING:
+    from nodeagent.config import Config
 
 log = logging.getLogger("nodeagent")
 
@@ -27,9 +25,14 @@ values that stay."""
 
 def main() -> int:
     """The program; its exit status."""
+    gc.disable()  # of what is imported nothing is garbage
+    from nodeagent import config
+    from nodeagent.joining import CannotStart
+    from podplane.logging import setup
+    from podplane.tasks import TaskEnded
+
     options = config.parse(sys.argv[1:])
     setup(options.log_level, options.log_format)
-    gc.disable()  # of what is imported nothing is garbage
     work = _work(options.command)
     gc.freeze()
     gc.set_threshold(_YOUNG)
