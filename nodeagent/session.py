@@ -112,8 +112,7 @@ class Session:
     async def _read(self, call: Any) -> ControlFrame:
         frame = await call.read()
         if frame is grpc.aio.EOF:
-            status = await call.code()
-            raise SessionLost(f"{status.name}: {await call.details()}")
+            raise await _lost(call)
         assert isinstance(frame, ControlFrame)
         return frame
 
@@ -131,7 +130,10 @@ class Session:
 
     async def _write(self, call: Any, frame: AgentFrame) -> None:
         async with self._turn:
-            await call.write(frame)
+            try:
+                await call.write(frame)
+            except asyncio.InvalidStateError:  # what gRPC says to a write after the stream's end
+                raise await _lost(call) from None
 
     async def _beating(self, call: Any) -> None:
         while True:
@@ -155,6 +157,12 @@ class Session:
         if frame.goodbye.reconnect:
             raise SessionLost(f"the control plane said goodbye: {frame.goodbye.reason}")
         raise SessionRefused(f"the control plane refuses this agent: {frame.goodbye.reason}")
+
+
+async def _lost(call: Any) -> SessionLost:
+    """In the words of the stream's end."""
+    status = await call.code()
+    return SessionLost(f"{status.name}: {await call.details()}")
 
 
 async def _first_ended(*work: Any) -> None:
