@@ -101,8 +101,17 @@ def test_an_empty_store_removes_no_pod(own: Cluster) -> None:
         # A second hello must not remove them either: by then the agent knows the new store's name.
         own.kill("node-1")
         own.start_node("node-1")
-        eventually(lambda: _connected_again(api, told), 30, "the second report")
+        try:
+            eventually(lambda: _connected_again(api, told), 30, "the second report")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {_told(own, api)}") from None
     assert own.container_pids() == pid
+
+
+def _told(own: Cluster, api: Api) -> str:
+    """What was said and noted, for a message."""
+    said = "\n".join(own.log(name).read_text()[-2000:] for name in ("node-1", "controlplane"))
+    return f"events: {list(map(str, api.list(EVENT, '')))[-6:]}; said:\n{said}"
 
 
 def _event(api: Api, reason: str) -> event_pb2.Event | None:
