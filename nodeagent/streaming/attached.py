@@ -17,6 +17,8 @@ from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.inotify import IN_CLOSE_WRITE, IN_MOVED_TO, Inotify
 from nodeagent.streaming.call import Refused
 
+_APART = 0.1
+"""Seconds between two sizes of one terminal."""
 _END_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ class Attached:
     def __init__(self, runtime: ContainerRuntime, events: Inotify) -> None:
         self._runtime, self._events = runtime, events
         self._kept: list[tuple[str, socket.socket]] = []
+        self._sizes: dict[str, tuple[int, int] | None] = {}
 
     def connect(self, id: str, container: str) -> socket.socket:
         """A new connection to the container's stdio. Raises Refused."""
@@ -48,11 +51,24 @@ class Attached:
             connection.close()
 
     def resize(self, id: str, width: int, height: int) -> None:
-        """Give the container's terminal its size; one that ends at this moment needs none."""
+        """Give the container's terminal its size; one that ends at this moment needs none.
+
+        conmon loses a size that it reads together with another: they go a moment apart, of several the last.
+        """
+        if id in self._sizes:
+            self._sizes[id] = width, height
+            return
+        self._sizes[id] = None
+        asyncio.get_running_loop().call_later(_APART, self._next_size, id)
         try:
             self._runtime.resize(id, width, height)
         except OSError as error:
             log.info("cannot resize the terminal of container %s: %s", id, error)
+
+    def _next_size(self, id: str) -> None:
+        size = self._sizes.pop(id)
+        if size is not None:
+            self.resize(id, *size)
 
     async def end(self, id: str, container: ContainerState) -> int | None:
         """The exit code of a container whose output has ended: conmon writes it after that."""
