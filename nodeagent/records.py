@@ -35,8 +35,8 @@ def records(data: bytes) -> Iterator[tuple[int, bytes]]:
         yield at, payload
 
 
-def append(path: Path, data: bytes) -> int:
-    """Put records at the end of a file, all or none; returns its size then."""
+def append(path: Path, data: bytes) -> None:
+    """Put records at the end of a file, all or none."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         size = os.fstat(descriptor).st_size
@@ -45,6 +45,5 @@ def append(path: Path, data: bytes) -> int:
         except OSError:
             os.ftruncate(descriptor, size)  # a half record must not hide the later ones
             raise
-        return size + len(data)
     finally:
         os.close(descriptor)
