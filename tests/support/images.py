@@ -5,6 +5,7 @@ An image is an OCI layout in `.cache/images`, kept between runs: the packages ar
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import io
@@ -75,9 +76,12 @@ def layout(recipe: Recipe) -> Path:
     """The OCI layout of an image, tag `latest`; made where it is not in the cache."""
     key = hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]
     target = CACHE / f"{recipe.name}-{key}"
-    if not (target / "index.json").exists():
-        shutil.rmtree(target, ignore_errors=True)
-        _build(recipe, target)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two processes of a test run may be the first to want it
+        if not (target / "index.json").exists():
+            shutil.rmtree(target, ignore_errors=True)
+            _build(recipe, target)
     return target
 
 
@@ -139,7 +143,7 @@ def _unpack(package: str, into: Path) -> None:
     debs.mkdir(parents=True, exist_ok=True)
     if not list(debs.glob(f"{package}_*.deb")):
         # The sandboxed user of apt may not write here; root downloads itself.
-        argv = ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", package]
+        argv = ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3", package]
         subprocess.run(argv, cwd=debs, check=True, capture_output=True, timeout=120)
     (deb,) = debs.glob(f"{package}_*.deb")
     subprocess.run(["dpkg-deb", "-x", deb, into], check=True, capture_output=True, timeout=60)
