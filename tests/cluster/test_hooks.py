@@ -72,7 +72,7 @@ def test_the_second_container_starts_only_after_the_first_ones_post_start(api: A
         first, other = found.status.containerStatuses
         assert _seconds(other.state.running.startedAt) - _seconds(first.state.running.startedAt) >= 1
         eventually(lambda: api.logs("hooked", container="second") == b"ready\n", what="what the hook has left")
-        seen = [event.object.status for event in watch.events if event.object.metadata.name == "hooked"]
+        seen = [event.object.status for event in watch.up_to(found)]
         before = [
             one for one in seen if one.containerStatuses and not one.containerStatuses[0].state.HasField("running")
         ]

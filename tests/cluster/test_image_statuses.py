@@ -119,7 +119,7 @@ def test_a_private_image_needs_its_secret(cluster: Cluster, api: Api, watch: Wat
         assert first == "ErrImagePull"
         assert "unauthorized" in words
         api.create(imaged("friend", f"{host}/private/image:1", imagePullSecrets=[{"name": "login"}]))
-        api.running("friend")
+        watch.up_to(api.running("friend"))
         assert "ErrImagePull" not in reasons(watch, "friend")
     finally:
         api.delete(SECRET, "login")

@@ -88,9 +88,9 @@ def test_the_back_off_doubles_from_one_restart_to_the_next(api: Api, make: Make)
     try:
         make(pod("doubling", "/bin/sh", "-c", "exit 1"))
         api.pod_when("doubling", lambda found: main(found).restartCount == 4, seconds=150)
-        api.pod_when("doubling", lambda found: shown(found) in ("Error", "CrashLoopBackOff"))
+        found = api.pod_when("doubling", lambda found: shown(found) in ("Error", "CrashLoopBackOff"))
         ends = {}
-        for event in watch:
+        for event in watch.up_to(found):
             for state in (main(event.object).state.terminated, main(event.object).lastState.terminated):
                 if state.containerID:
                     ends[state.containerID] = (seconds(state.startedAt), seconds(state.finishedAt))
@@ -107,14 +107,14 @@ def test_a_failed_init_container_is_run_again_before_anything_else(api: Api, mak
     once = "echo tried; [ -e /dev/shm/tried ] || { touch /dev/shm/tried; exit 3; }"
     watch = api.watch(POD, "default")
     try:
-        made = make(pod("retried", init=[["/bin/sh", "-c", once], ["/bin/true"]]))
+        make(pod("retried", init=[["/bin/sh", "-c", once], ["/bin/true"]]))
         found = api.running("retried")
         first, second = found.status.initContainerStatuses
         assert (first.restartCount, first.lastState.terminated.exitCode) == (1, 3)
         assert (first.state.terminated.reason, first.state.terminated.exitCode) == ("Completed", 0)
         assert (second.restartCount, main(found).restartCount) == (0, 0)
         assert first.state.terminated.finishedAt.ToNanoseconds() <= second.state.terminated.startedAt.ToNanoseconds()
-        seen = {shown(event.object) for event in watch if event.object.metadata.uid == made.metadata.uid}
+        seen = {shown(event.object) for event in watch.up_to(found)}
         assert seen >= {"Init:Error", "Init:1/2", "Running"}
     finally:
         watch.close()

@@ -62,6 +62,7 @@ def test_a_silent_node_is_replaced_and_cleaned_on_return(own: Cluster) -> None:
                 lambda: [p for p in replicas(api) if is_ready(p) and p.metadata.uid != first.metadata.uid], 35
             )
             assert replaced[0].spec.nodeName != node
+            watch.up_to(replaced[0])
             lost = [e.object for e in watch.events if e.object.metadata.uid == first.metadata.uid]
             assert any(found.status.reason == "NodeLost" for found in lost)
             assert any(

@@ -40,7 +40,7 @@ def test_a_job_runs_beside_its_sidecar_and_completes(api: Api) -> None:
         served, used = found.status.initContainerStatuses
         assert (served.state.terminated.exitCode, used.state.terminated.exitCode) == (7, 0)
         assert served.restartCount == used.restartCount == 0
-        seen = [shown(event.object) for event in watch.events if event.object.metadata.name == "job"]
+        seen = [shown(event.object) for event in watch.up_to(found)]
         assert seen.index("Init:0/2") < seen.index("Init:1/2") < seen.index("Completed")
     finally:
         watch.close()

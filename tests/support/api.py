@@ -82,7 +82,9 @@ class Api:
             request_serializer=lambda m: m.SerializeToString(),
             response_deserializer=GetMessageClass(cast("Descriptor", descriptor)).FromString,
         )
-        return Watch(stub(requests_pb2.WatchRequest(namespace=namespace, **fields), timeout=seconds))
+        watch = Watch(stub(requests_pb2.WatchRequest(namespace=namespace, **fields), timeout=seconds))
+        watch.wait(lambda event: event.type == "BOOKMARK")  # without it an early change hides in what exists
+        return watch
 
     def logs(self, name: str, namespace: str = "default", **options: Any) -> bytes:
         """A container's log, whole."""
@@ -160,6 +162,12 @@ class Watch:
         eventually(lambda: bool(condition(self.events)), seconds, "the watch")
         return self.events
 
+    def up_to(self, obj: Any) -> list[Any]:
+        """Every event of the object, whose state that a read gave is among them: a read may be ahead of the watch."""
+        uid, revision = obj.metadata.uid, int(obj.metadata.resourceVersion)
+        self.wait(lambda event: event.object.metadata.uid == uid and _revision(event) >= revision)
+        return [event for event in self.events if event.object.metadata.uid == uid]
+
     def wait(self, condition: Callable[[Any], object], seconds: float = 30.0) -> Any:
         """The first event, past or to come, of which `condition` holds; woken by arrival, so that it can be timed."""
         looked = 0
@@ -180,3 +188,7 @@ class Watch:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.events)
+
+
+def _revision(event: Any) -> int:
+    return int(event.object.metadata.resourceVersion)
