@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nodeagent.runtime import seccomp
+from nodeagent.runtime import bpf, seccomp
 from nodeagent.runtime.beneath import directory, open_beneath
 from nodeagent.runtime.spec import Filter
 from nodeagent.types import RuntimeFailure
@@ -58,7 +58,7 @@ class Filters:
                 self._keep(key, data)
 
     def _keep(self, key: str, data: bytes) -> None:
-        self._programs[key] = base64.b64encode(data).decode()
+        self._programs[key] = _annotated(data)
         self._compiled.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = self._compiled / f".{key}.{os.getpid()}"
         draft.write_bytes(data + hashlib.sha256(data).digest())
@@ -79,7 +79,7 @@ class Filters:
             with contextlib.suppress(FileNotFoundError):
                 data = (self._compiled / key).read_bytes()
                 if data[-32:] == hashlib.sha256(data[:-32]).digest():
-                    self._programs[key] = base64.b64encode(data[:-32]).decode()
+                    self._programs[key] = _annotated(data[:-32])
         return self._programs.get(key)
 
     def _localhost(self, name: str, capabilities: Sequence[str]) -> dict[str, Any]:
@@ -102,3 +102,8 @@ class Filters:
         raise RuntimeFailure(
             "CreateContainerError", f"cannot load seccomp profile {name!r} from {self._profiles}: {why}"
         )
+
+
+def _annotated(program: bytes) -> str:
+    """A compiled program as crun's annotation has it."""
+    return base64.b64encode(bpf.by_halves(program)).decode()

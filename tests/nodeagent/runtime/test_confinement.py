@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
+import platform
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from nodeagent.runtime import spec
+from nodeagent.runtime.bpf import ARCHITECTURES, NUMBERS
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.types import RuntimeFailure, Sandbox, Security
+from tests.support.seccomp import answer
 from tests.support.waiting import eventually
 
 from .conftest import KIND, Node, ran
@@ -64,13 +68,23 @@ async def test_every_masked_path_shows_nothing_and_every_read_only_one_refuses(
     assert "/proc/sys" in shown["unmasked"]
 
 
+def assert_same_answers(compiled: bytes, faster: bytes) -> None:
+    for architecture in ARCHITECTURES[platform.machine()]:
+        for number in (*range(NUMBERS + 1), 0x40000000, 0x40000000 + 59):
+            for arguments in ([0] * 6, [0x20, 0x10000000, 0x7E020000, 0, 0, 0]):
+                found = answer(faster, architecture, number, arguments)
+                assert found == answer(compiled, architecture, number, arguments), (architecture, number)
+
+
 async def test_a_second_container_uses_the_compiled_filter(node: Node, runtime: ContainerRuntime) -> None:
     if KIND != "crun":
         pytest.skip("runc compiles the filter each time")
     request = node.request("/bin/sh", "-c", "grep Seccomp: /proc/self/status; unshare -n true || echo refused")
     await ran(runtime, request)
     config = (node.run / "containers" / request.id / "config.json").read_text()
-    assert "run.oci.seccomp_bpf_data" in config
+    faster = base64.b64decode(json.loads(config)["annotations"]["run.oci.seccomp_bpf_data"])
+    (kept,) = (node.state / "seccomp-compiled").iterdir()
+    assert_same_answers(kept.read_bytes()[:-32], faster)
     assert node.log(request).split()[:2] == ["Seccomp:", "2"]
     assert "refused" in node.log(request)
 
