@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.rules.scale import RANGES, Services
-from nodeagent.proxy.mode import Mode, Wanted
+from nodeagent.proxy.mode import Mode, Step, Wanted
 from nodeagent.proxy.modes import KINDS, Kind
 
 
@@ -32,7 +32,10 @@ class Subject(Protocol):
 
 
 class Ours:
-    """One of our proxy modes, from values to the kernel: all of it is measured."""
+    """One of our proxy modes, from values to the kernel: all of it is measured.
+
+    Which values have changed the mode is told, as the agent is by its feed (nodeagent/proxy/desired.py).
+    """
 
     def __init__(self, mode: Mode, run: tempfile.TemporaryDirectory[str]) -> None:
         """run: where the mode keeps what must outlive an agent."""
@@ -40,7 +43,10 @@ class Ours:
         self._wanted = Wanted(RANGES)
 
     async def prepare(self, services: Services) -> None:
-        self._wanted = Wanted(RANGES, services)
+        before, after = self._wanted.services, dict(services)
+        changed = [key for key, ports in after.items() if before.get(key) is not ports]
+        changed += [key for key in before if key not in after]
+        self._wanted = Wanted(RANGES, after, step=Step(before, changed))
 
     async def write(self) -> None:
         if refused := await self._mode.apply(self._wanted):

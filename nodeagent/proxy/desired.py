@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from nodeagent.proxy.claims import Claims
-from nodeagent.proxy.mode import Ranges, Wanted
+from nodeagent.proxy.mode import Ranges, Step, Wanted
 from nodeagent.proxy.services import (
     HealthCheck,
     HostPort,
@@ -82,11 +82,14 @@ class Desires:
         before = {key: self._wish(key) for key in touched}
         for key in touched:
             self._make(key)
-        for key in dict.fromkeys([*touched, *self._claims.settle(before, self._wish, self._age)]):
-            self._put(key, ports)
-        # In one order always: rules that only change places are written anew.
-        self._ports = ports if ports.keys() <= self._ports.keys() else dict(sorted(ports.items()))
-        wanted = Wanted(ranges, self._ports, frozenset(self._errors), tuple(sorted(host_ports)))
+        affected = dict.fromkeys([*touched, *self._claims.settle(before, self._wish, self._age)])
+        changed = [key for key in affected if self._put(key, ports)]
+        step = Step(self._ports, changed)
+        if any(key in ports and key not in self._ports for key in changed):
+            # In one order always: rules that only change places are written anew.
+            ports = {key: ports[key] for key in sorted(ports)}
+        self._ports = ports
+        wanted = Wanted(ranges, ports, frozenset(self._errors), tuple(sorted(host_ports)), step)
         checks = tuple(sorted(self._checks.values()))
         return Desired(wanted, dict(sorted(self._errors.items())), dict(sorted(self._lacking.items())), checks)
 
@@ -105,8 +108,9 @@ class Desires:
         service = self._services.get(key)
         return service.metadata.creationTimestamp.ToNanoseconds() if service else 0, key
 
-    def _put(self, key: str, ports: dict[str, tuple[ServicePort, ...]]) -> None:
-        """Note what is to be had of a service, in ports and elsewhere."""
+    def _put(self, key: str, ports: dict[str, tuple[ServicePort, ...]]) -> bool:
+        """Note what is to be had of a service, in ports and elsewhere; returns whether a mode has to know of it."""
+        had, was_kept = ports.get(key), key in self._errors
         made = self._made.get(key)
         granted, words = self._claims.granted(key, made.ports) if made else (None, "")
         problem = "" if made is None else made.problem or (words if granted is None else "")
@@ -117,6 +121,7 @@ class Desires:
         _keep(self._errors, key, problem or None)
         _keep(self._lacking, key, words if words and not problem else None)
         _keep(self._checks, key, made.check if made else None)
+        return ports.get(key) is not had or was_kept or bool(problem)
 
     def _take(self, asked: Asked) -> dict[str, None]:
         """Take note of what has come and gone; returns whose ports may be others now, in the order that they came in.

@@ -15,7 +15,7 @@ Modes are used by one task (sync.py), never concurrently; modes.py has the list 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -48,6 +48,15 @@ class Ranges:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """What led from the services that were wanted before to those that are now."""
+
+    before: Mapping[str, tuple[ServicePort, ...]]
+    changed: Collection[str]
+    """Whose ports are others now, who came and went, and who is kept now or was."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """All that a node should have in its kernel."""
 
@@ -58,6 +67,12 @@ class Wanted:
     """Services that nothing can be made of at present: what they have in the kernel stays."""
     host_ports: tuple[HostPort, ...] = ()
     """Sorted."""
+    step: Step | None = field(default=None, repr=False, compare=False)
+    """None: it is not known, all have to be compared."""
+
+    def changed_since(self, services: Mapping[str, tuple[ServicePort, ...]]) -> Collection[str] | None:
+        """Who is wanted otherwise than in services, which were wanted once; None: all have to be compared."""
+        return self.step.changed if self.step is not None and self.step.before is services else None
 
 
 class Mode(Protocol):

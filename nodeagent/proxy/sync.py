@@ -285,11 +285,14 @@ class ProxySync:
     def _note(self, wanted: Wanted, refused: dict[str, str]) -> None:
         """Remember what stands now, and which connections that ends."""
         before, after = self._standing, wanted.services
+        changed = None if refused or wanted.kept else wanted.changed_since(before)
         if refused or wanted.kept:
             after = {key: before.get(key, ()) if key in refused else ports for key, ports in after.items()}
             after |= {key: before[key] for key in wanted.kept if key in before}
-        changed = {key for key, ports in after.items() if before.get(key) is not ports}
-        for key in changed | (before.keys() - after.keys()):
+        if changed is None:
+            changed = {key for key, ports in after.items() if before.get(key) is not ports}
+            changed |= before.keys() - after.keys()
+        for key in changed:
             self._stale |= conntrack.stale(before.get(key, ()), after.get(key, ()))
         self._stale |= conntrack.stale_host_ports(self._standing_host_ports, wanted.host_ports)
         self._standing, self._standing_host_ports = after, wanted.host_ports

@@ -7,7 +7,7 @@ nor how it gets into the kernel (kernel.py), where everything that blocks happen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from nodeagent.garbage import uncollected
 from nodeagent.proxy.changes import Changes, answering, deaf
@@ -55,7 +55,10 @@ class NftablesMode:
     def __init__(self, run: Run) -> None:
         self._changes: Changes | None = None
         self._table = Table(run, lambda: deaf(self._changes))
-        self._ports: dict[str, tuple[ServicePort, ...]] = {}
+        self._services: Mapping[str, tuple[ServicePort, ...]] = {}
+        """What was wanted last."""
+        self._owed: frozenset[str] = frozenset()
+        """Who was refused then."""
         self._host_ports: tuple[HostPort, ...] | None = None
         self._shares = Shares(places, lambda place: place.replace(" . ", " "))
 
@@ -90,10 +93,7 @@ class NftablesMode:
         except BaseException:
             self._shares.anew(self._table.parts)
             raise
-        for key in delta:
-            self._ports.pop(key, None)
-        self._ports |= {key: wanted.services[key] for key in delta if key in wanted.services and key not in errors}
-        self._host_ports = wanted.host_ports
+        self._services, self._owed, self._host_ports = wanted.services, frozenset(errors), wanted.host_ports
         return errors
 
     def _bring(self, delta: dict[str, Part | None], ranges: Ranges) -> dict[str, str]:
@@ -126,15 +126,20 @@ class NftablesMode:
         return {key: (item, asked[key][1]) for key, item in found.items()}
 
     def _delta(self, wanted: Wanted) -> dict[str, Part | None]:
-        """What takes the place of what services have. One that has not changed costs no more than a comparison."""
-        had, ports_of = self._table.parts, self._ports.get
+        """What takes the place of what services have. One that has not changed costs a comparison at most."""
+        had, services = self._table.parts, wanted.services
+        changed = wanted.changed_since(self._services)
+        if changed is None:
+            asked = self._services.get
+            changed = [key for key, ports in services.items() if asked(key) is not ports]
+            changed += [key for key in had if key not in services]
         delta: dict[str, Part | None] = {
-            key: part(ports) for key, ports in wanted.services.items() if ports_of(key) is not ports
+            key: part(services[key]) for key in dict.fromkeys([*changed, *self._owed]) if key in services
         }
         if self._host_ports != wanted.host_ports:
             delta[_HOST_PORTS] = host_part(wanted.host_ports)
         stays = {*wanted.kept, _HOST_PORTS, HAIRPINS}
-        delta |= dict.fromkeys([key for key in had if key not in wanted.services and key not in stays])
+        delta |= {key: None for key in changed if key in had and key not in services and key not in stays}
         unknown = wanted.kept - had.keys()
         # First, since what they have in the kernel is theirs.
         return {**self._table.found(unknown, wanted.ranges), **delta} if unknown else delta

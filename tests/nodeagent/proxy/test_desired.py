@@ -87,3 +87,23 @@ def test_another_name_of_the_node_makes_other_endpoints_local() -> None:
     for node, local in (("node-1", True), ("node-2", False)):
         [port] = made(desires, [WEB], [WEB_SLICE], node).wanted.services["default/web"]
         assert [endpoint.local for endpoint in port.endpoints] == [local]
+
+
+def test_what_has_changed_is_told_and_nothing_else() -> None:
+    desires = Desires()
+    before = made(desires, [WEB], [WEB_SLICE]).wanted
+    moved, wrong = slice_of("web", PORTS, ["10.0.0.9"]), service("web", "10.96.0.300", PORTS)
+    for services, slices, changed in (
+        ([WEB, API], [WEB_SLICE, API_SLICE], {"default/api"}),
+        ([API, WEB], [API_SLICE, WEB_SLICE], set()),
+        ([WEB, API], [moved, API_SLICE], {"default/web"}),
+        ([wrong, API], [moved, API_SLICE], {"default/web"}),
+        ([API], [API_SLICE], {"default/web"}),
+        ([], [], {"default/api"}),
+    ):
+        after = made(desires, services, slices).wanted
+        told = after.changed_since(before.services)
+        assert told is not None
+        assert set(told) == changed
+        assert after.changed_since(dict(before.services)) is None
+        before = after
