@@ -133,9 +133,9 @@ class NftablesMode:
             asked = self._services.get
             changed = [key for key, ports in services.items() if asked(key) is not ports]
             changed += [key for key in had if key not in services]
-        delta: dict[str, Part | None] = {
-            key: part(services[key]) for key in dict.fromkeys([*changed, *self._owed]) if key in services
-        }
+        # In one order: of two who want the same, the first has it.
+        asking = sorted({*changed, *self._owed}) if self._owed else changed
+        delta: dict[str, Part | None] = {key: part(services[key]) for key in asking if key in services}
         if self._host_ports != wanted.host_ports:
             delta[_HOST_PORTS] = host_part(wanted.host_ports)
         stays = {*wanted.kept, _HOST_PORTS, HAIRPINS}
