@@ -26,33 +26,28 @@ _REST, _LONGEST_REST = 0.25, 5.0
 """Seconds after a look, at least and at most, before others' changes are heard again."""
 _SHARE = 10
 """Somebody who changes rules of his own all the time makes us read ours for one part of this of one core's time."""
+_DATAGRAM = 1 << 16
 _JOIN, _LEAVE = 1, 2  # NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP
 
 
-class Changes:
-    """For use on one loop's thread. heard must not block."""
+class Group:
+    """A socket of one of netlink's groups, of the namespace that it was opened in: in it from join() until leave()."""
 
-    def __init__(self, heard: Callable[[], None], group: tuple[int, int] = RULES) -> None:
-        self._heard = heard
+    def __init__(self, group: tuple[int, int]) -> None:
         family, self._group = group
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, family)
         try:
             self._socket.bind((0, 0))
-            self._membership(_JOIN)
-            self._listen()
         except BaseException:
             self._socket.close()
             raise
 
     def close(self) -> None:
-        self._stop()
         self._socket.close()
 
     def drain(self) -> None:
-        """Throw away what has come so far: a look that begins now sees all of it."""
+        """Throw away what has come so far."""
         while True:
             try:
                 self._socket.recv(1)  # a datagram is gone however little of it is read
@@ -61,6 +56,39 @@ class Changes:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
+
+    async def receive(self) -> bytes:
+        """The next messages: one datagram. Raises OSError; ENOBUFS where some are lost."""
+        return await asyncio.get_running_loop().sock_recv(self._socket, _DATAGRAM)
+
+    def join(self) -> None:
+        self._membership(_JOIN)
+
+    def leave(self) -> None:
+        self._membership(_LEAVE)
+
+    def _membership(self, option: int) -> None:
+        self._socket.setsockopt(_SOL_NETLINK, option, self._group)
+
+
+class Changes(Group):
+    """For use on one loop's thread. heard must not block. What is drained before a look, that look sees."""
+
+    def __init__(self, heard: Callable[[], None], group: tuple[int, int] = RULES) -> None:
+        super().__init__(group)
+        self._heard = heard
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        try:
+            self.join()
+            self._listen()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def close(self) -> None:
+        self._stop()
+        super().close()
 
     def resume(self, rest: float) -> None:
         """Hear again after a rest of so many seconds; nothing to do where nothing was heard."""
@@ -82,15 +110,6 @@ class Changes:
     def _on_readable(self) -> None:
         self._stop()
         self._heard()
-
-    def join(self) -> None:
-        self._membership(_JOIN)
-
-    def leave(self) -> None:
-        self._membership(_LEAVE)
-
-    def _membership(self, option: int) -> None:
-        self._socket.setsockopt(_SOL_NETLINK, option, self._group)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ def test_a_service_that_iptables_refuses_holds_up_no_other(flavoured: World, rul
         bad = Entry(ports, Part({"PODPLANE-SVC-BAD": (rule,)}, portals=("-j PODPLANE-SVC-BAD",)))
         isolator = Isolator(iptables.apply, lambda parts: assemble(parts.values(), RANGES))
         standing, errors = await isolator.apply({}, {**good, "default/bad": bad})
+        await iptables.close()
         assert list(errors) == ["default/bad"]
         assert words in errors["default/bad"]
         assert standing == good
@@ -74,6 +75,7 @@ def test_a_restarted_agent_that_searches_for_a_bad_service_takes_no_rule_from_ot
         wanted |= {"default/a": Entry((), refused), "default/web": Entry(ports, part(ports, RANGES))}
         isolator = Isolator(iptables.apply, lambda parts: assemble(parts.values(), RANGES))
         stands, errors = await isolator.apply(standing, wanted)
+        await iptables.close()
         stop.set()
         assert await asking > 2
         assert failures == []

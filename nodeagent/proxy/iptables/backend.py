@@ -1,18 +1,16 @@
 """Which iptables this node uses, and the running of its commands. nft and legacy are never mixed.
 
-Owns the choice, the deadlines and the fingerprint that tells cheaply whether rules have changed. Knows nothing of
-services. Fails with RulesRefused (these rules are bad) or RulesUnavailable (try again later), in iptables' own words.
+Owns the choice and the deadlines. Knows nothing of services. Fails with RulesRefused (these rules are bad) or
+RulesUnavailable (try again later), in iptables' own words.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodeagent import netlink
 from nodeagent.proxy.iptables import legacy
 from nodeagent.proxy.iptables.text import offending
 from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
@@ -25,10 +23,15 @@ _LOCK_WAIT = "5"
 _NO_CHAIN = ("No chain/target/match by that name", "is incompatible, use 'nft' tool")
 """What iptables says of a chain that is not there; the second is iptables-nft 1.8.9's word for it."""
 _RESOURCE_PROBLEM = 4
-_TABLES = ("nat", "filter")
-_NETLINK_NETFILTER = 12
-_NFT_MSG_GETGEN = 10 << 8 | 16
-_NFTA_GEN_ID = 1
+TABLES = ("nat", "filter")
+
+
+@dataclass(frozen=True, slots=True)
+class Restoring:
+    """A process that writes rules. end: of it; raises RulesRefused, RulesUnavailable, and if cancelled kills it."""
+
+    pid: int
+    end: asyncio.Task[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Backend:
 
     async def saved(self) -> str:
         """Return the rules of our tables, in iptables-save's words. Slow with many: not for the hot path."""
-        return "".join([await self._table(table) for table in _TABLES])
+        return "".join([await self._table(table) for table in TABLES])
 
     async def _table(self, table: str) -> str:
         if self.flavour == "legacy" and table not in legacy.tables():
@@ -61,22 +64,22 @@ class Backend:
 
     async def apply(self, text: str) -> None:
         """Give text to iptables-restore: per table all of it, or nothing."""
+        await self._finish(await self._start(), text)
+
+    async def begin(self, text: str) -> Restoring:
+        """As apply(), for a caller that waits for the end, or cancels it."""
+        process = await self._start()
+        return Restoring(process.pid, asyncio.create_task(self._finish(process, text), name="iptables-restore"))
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        return await _start([self.restore, "--noflush", "-w", _LOCK_WAIT])
+
+    async def _finish(self, process: asyncio.subprocess.Process, text: str) -> None:
         try:
-            deadline = _DEADLINE + text.count("\n") / _LINES_PER_SECOND
-            await _run([self.restore, "--noflush", "-w", _LOCK_WAIT], text, deadline)
+            await _finish(process, self.restore, text, _DEADLINE + text.count("\n") / _LINES_PER_SECOND)
         except RulesRefused as error:
             line = offending(str(error), text)
             raise RulesRefused(f"{error} (line: {line})" if line else str(error), line) from None
-
-    def fingerprint(self) -> tuple[int, ...]:
-        """What changes whenever rules do: nft's generation, or the size and shape of the legacy tables.
-
-        Microseconds, and no process. A legacy rule that was replaced by one of equal size goes unseen.
-        """
-        try:
-            return (_nft_generation(),) if self.flavour == "nft" else legacy.shape(_TABLES)
-        except OSError as error:
-            raise RulesUnavailable(f"cannot look at the {self.flavour} rules: {error}") from error
 
 
 async def detect() -> Backend:
@@ -119,16 +122,13 @@ def _holds_rules(saved: str) -> bool:
     return any(line.startswith("-A ") or (line.startswith(":") and " ACCEPT " not in line) for line in lines)
 
 
-def _nft_generation() -> int:
-    with netlink.Socket(_NETLINK_NETFILTER) as connection:
-        header = struct.pack("!BBH", 0, 0, 0)
-        body = connection.ask(netlink.Request(_NFT_MSG_GETGEN, 0, header, "ask for the nftables generation"))
-    return int.from_bytes(netlink.attributes(body, 4)[_NFTA_GEN_ID], "big")
+async def _run(command: list[str]) -> str:
+    return await _finish(await _start(command), command[0], "", _DEADLINE)
 
 
-async def _run(command: list[str], text: str = "", deadline: float = _DEADLINE) -> str:
+async def _start(command: list[str]) -> asyncio.subprocess.Process:
     try:
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -136,12 +136,15 @@ async def _run(command: list[str], text: str = "", deadline: float = _DEADLINE) 
         )
     except OSError as error:
         raise RulesUnavailable(f"cannot run {command[0]}: {error}") from error
+
+
+async def _finish(process: asyncio.subprocess.Process, program: str, text: str, deadline: float) -> str:
     try:
         # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the result.
         async with asyncio.timeout(deadline):
             out, err = await process.communicate(text.encode())
     except TimeoutError:
-        raise RulesUnavailable(f"{command[0]} did not end within {deadline:g} s") from None
+        raise RulesUnavailable(f"{program} did not end within {deadline:g} s") from None
     finally:
         if process.returncode is None:
             process.kill()
@@ -149,7 +152,7 @@ async def _run(command: list[str], text: str = "", deadline: float = _DEADLINE) 
     if process.returncode == 0:
         return out.decode(errors="replace")
     words = err.decode(errors="replace").strip() or f"exit status {process.returncode}"
-    message = f"{Path(command[0]).name}: {words}"
+    message = f"{Path(program).name}: {words}"
     # nft has the same status for a rule that the kernel refuses, but names its line then.
     if process.returncode == _RESOURCE_PROBLEM and not offending(words, text):
         raise RulesUnavailable(message)

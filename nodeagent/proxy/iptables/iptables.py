@@ -29,7 +29,11 @@ _THOROUGH = 60.0
 async def open() -> IptablesMode:
     """Choose nft or legacy; rules of ours under the other one go."""
     iptables = await Iptables.open()
-    return IptablesMode(iptables, adopt.parts(await iptables.found()))
+    try:
+        return IptablesMode(iptables, adopt.parts(await iptables.found()))
+    except BaseException:
+        await iptables.close()
+        raise
 
 
 async def remove() -> None:
@@ -104,4 +108,4 @@ class IptablesMode:
         return await asyncio.to_thread(compare)
 
     async def close(self) -> None:
-        self._iptables.deafen()
+        await self._iptables.close()

@@ -7,16 +7,23 @@ no packet falls between. Fails with RulesRefused and RulesUnavailable; belief is
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Mapping
 
 from nodeagent.proxy.changes import Changes, answering, deaf
-from nodeagent.proxy.iptables import bases
-from nodeagent.proxy.iptables.backend import Backend, detect, others
+from nodeagent.proxy.iptables import bases, legacy
+from nodeagent.proxy.iptables.backend import TABLES, Backend, Restoring, detect, others
+from nodeagent.proxy.iptables.commits import Commits, tells
 from nodeagent.proxy.iptables.rules import JUMPS, Rules, Tables
 from nodeagent.proxy.iptables.text import Observed, parse, restore
 from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
 
+log = logging.getLogger(__name__)
+
 _NOTHING: Tables = {}
+_FEW = 1000
+"""Lines up to which a writing is over with its commits. Of more the kernel would have to tell too much."""
 _RACES = 3
 """Times that rules are written before a refusal counts although somebody else changed rules meanwhile."""
 
@@ -34,6 +41,9 @@ class Iptables:
         self._spelled: dict[tuple[str, str], tuple[Rules, Rules]] = {}
         self._made: frozenset[bases.Base] = frozenset()
         self._changes: Changes | None = None
+        self._commits: Commits | None = None
+        self._ending: asyncio.Task[None] | None = None
+        """Of the process whose rules the kernel has taken."""
 
     @classmethod
     async def open(cls) -> Iptables:
@@ -51,10 +61,17 @@ class Iptables:
             except OSError as error:
                 raise RulesUnavailable(f"cannot listen for changes of rules: {error}") from error
 
-    def deafen(self) -> None:
-        if self._changes is not None:
-            self._changes.close()
-            self._changes = None
+    async def close(self) -> None:
+        """Wait for the last process and give up sockets. What stands stays; not for use afterwards."""
+        try:
+            await self._ended()
+        except RulesUnavailable as error:
+            log.warning("%s", error)
+        finally:
+            for opened in (self._changes, self._commits):
+                if opened is not None:
+                    opened.close()
+            self._changes = self._commits = None
 
     @property
     def certain(self) -> bool:
@@ -76,6 +93,7 @@ class Iptables:
 
     async def apply(self, wanted: Tables) -> None:
         """Bring the kernel to wanted, writing only what differs. Raises RulesRefused, RulesUnavailable."""
+        await self._ended()
         with answering(self._changes, lambda: self.written):
             for tries in range(_RACES, 0, -1):
                 present = await self._standing()
@@ -87,7 +105,7 @@ class Iptables:
                     break
                 except RulesRefused:
                     # Somebody may have taken a rule that was to be replaced: then the fault is not in our rules.
-                    if tries == 1 or self.backend.fingerprint() == self._fingerprint:
+                    if tries == 1 or self._look() == self._fingerprint:
                         raise
             self._wanted = wanted
 
@@ -105,29 +123,67 @@ class Iptables:
         return {table: {**chains, **notes.get(table, {})} for table, chains in wanted.items()}
 
     async def _standing(self) -> Observed:
-        if self._present is None or self.backend.fingerprint() != self._fingerprint:
+        if self._present is None or self._look() != self._fingerprint:
             return await self._read()
         return self._present
 
     async def _write(self, text: str, transactions: int, wanted: Tables) -> None:
-        before = self.backend.fingerprint()
+        before = self._look()
         undisturbed = before == self._fingerprint
         self._present = None  # until it is known what came of it
         self.written += text.count("\n")
         with deaf(self._changes):
-            await self.backend.apply(text)
+            await self._give(text, transactions)
         # Only now: who changes rules from here on is heard.
-        after = self.backend.fingerprint()
+        after = self._look()
         # nft counts transactions, of which a restore makes one per table: any more were somebody else's.
         if undisturbed and (self.backend.flavour != "nft" or after[0] <= before[0] + transactions):
             self._fingerprint = after
             self._present = Observed(wanted, dict.fromkeys(JUMPS, 1))
+
+    async def _give(self, text: str, transactions: int) -> None:
+        """Let iptables-restore write. It may be ending still afterwards, where the kernel tells when it has written."""
+        if self._commits is None or not tells() or text.count("\n") > _FEW:
+            await self.backend.apply(text)
+            return
+        try:
+            with self._commits.heard():
+                self._ending = await _taken(self._commits, await self.backend.begin(text), transactions)
+        except OSError as error:
+            raise RulesUnavailable(f"cannot hear whether the kernel has taken the rules: {error}") from error
+
+    async def _ended(self) -> None:
+        """Wait for the process that was last to write. Raises RulesUnavailable: it failed after all."""
+        if self._ending is None:
+            return
+        try:
+            await self._ending
+        except (RulesRefused, RulesUnavailable) as error:
+            self._present = None
+            raise RulesUnavailable(f"after the kernel had taken its rules, {error}") from error
+        finally:
+            self._ending = None
+
+    def _look(self) -> tuple[int, ...]:
+        """What changes whenever rules do: nft's generation, or the size and shape of the legacy tables.
+
+        Microseconds, and no process. A legacy rule that was replaced by one of equal size goes unseen.
+        """
+        try:
+            if self.backend.flavour != "nft":
+                return legacy.shape(TABLES)
+            if self._commits is None:
+                self._commits = Commits()
+            return (self._commits.generation(),)
+        except OSError as error:
+            raise RulesUnavailable(f"cannot look at the {self.backend.flavour} rules: {error}") from error
 
     async def verify(self, *, thorough: bool = False) -> bool:
         """Look whether the rules stand, and mend them; cheap where nothing has changed. True: they were mended.
 
         thorough: read them even if the fingerprint is the same.
         """
+        await self._ended()
         with answering(self._changes, lambda: self.written):
             present = await (self._read() if thorough else self._standing())
             text, touched = restore(present, self._wanted)
@@ -153,7 +209,7 @@ class Iptables:
         return self._present
 
     async def _observe(self) -> Observed:
-        before = self.backend.fingerprint()
+        before = self._look()
         found = parse(await self.backend.saved())
         self._fingerprint = before  # a change during the reading shows as a difference at the next look
         return found
@@ -165,6 +221,26 @@ class Iptables:
     def _respelled(self, table: str, chains: Mapping[str, Rules]) -> dict[str, Rules]:
         spelled = ((chain, rules, self._spelled.get((table, chain))) for chain, rules in chains.items())
         return {chain: known[0] if known and known[1] == rules else rules for chain, rules, known in spelled}
+
+
+async def _taken(commits: Commits, restoring: Restoring, count: int) -> asyncio.Task[None] | None:
+    """Wait until the process has made so many commits, or has ended. Returns the end where that is to come.
+
+    Raises what the end does, and OSError; then the process is gone.
+    """
+    end, told = restoring.end, asyncio.create_task(commits.by(restoring.pid, count), name="commits of iptables-restore")
+    left = {end, told}
+    try:
+        await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        for first in (end, told):
+            if first.done():
+                first.result()
+        left.remove(end)
+    finally:
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+    return None if end.done() else end
 
 
 async def clean(backend: Backend) -> None:
