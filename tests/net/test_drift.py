@@ -91,7 +91,7 @@ def test_a_flushed_ruleset_is_mended_without_a_look(world: World, line: str) -> 
         "flush chain ip podplane-services node-pick-1",
         "insert rule ip podplane-services services accept",
         "add chain ip podplane-services stranger",
-        f"delete element ip podplane-services portals {{ {WEB} . tcp . 80 }}",
+        f"delete element ip podplane-services portals-1 {{ {WEB} . tcp . 80 }}",
         "delete element ip podplane-services node-backends-tcp { 30080 . 0 }",
         "add element ip podplane-services node-ports { tcp . 30099 : drop }",
         "add element ip podplane-services hairpins { 10.77.1.9 . 10.77.1.9 }",

@@ -118,7 +118,7 @@ BREAKAGE = {
         ("iptables -t nat -F PODPLANE-NODEPORTS", "nat PODPLANE-NODEPORTS: -p ", ""),
     ],
     "nftables": [
-        (f"nft delete element ip podplane-services portals {{ {WEB} . tcp . 80 }}", f"portals: {WEB} . tcp . 80", ""),
+        (f"nft delete element ip podplane-services portals-3 {{ {WEB} . tcp . 80 }}", f"portals-3: {WEB} . tcp", ""),
         ("nft flush chain ip podplane-services node-pick-3", "chain node-pick-3: 2", "chain node-pick-3: 0"),
         (f"nft add element ip podplane-services backends-tcp {{ {WEB} . 80 . 7 : 10.9.9.9 . 1 }}", "", "backends-tcp:"),
     ],

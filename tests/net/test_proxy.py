@@ -200,7 +200,7 @@ def test_a_restarted_agent_adopts_the_rules_and_no_packet_falls(moded: World) ->
 
 
 @pytest.mark.parametrize(
-    "damage", ["", f"nft delete element ip {TABLE} portals {{ {WEB} . tcp . 80 }}"], ids=["whole", "damaged"]
+    "damage", ["", f"nft delete element ip {TABLE} portals-2 {{ {WEB} . tcp . 80 }}"], ids=["whole", "damaged"]
 )
 def test_rules_that_are_read_before_services_are_known_are_adopted_as_they_stand_then(
     world: World, damage: str
@@ -290,6 +290,47 @@ def test_rules_of_an_older_version_are_replaced_and_nobody_notices(flavoured: Wo
         assert set(await asking) == {stays}
 
     on_node(flavoured, scenario)
+
+
+def as_before_sets(listed: str) -> str:
+    """The table as versions had it that led each place to a chain by an element of its own: a script that makes it."""
+    places = (f"{WEB} . tcp . 80", "portals", "pick-2"), ("tcp . 30080", "node-ports", "node-pick-2")
+    lines = [f"delete table ip {TABLE}", re.sub(r'comment "podplane \w+"', 'comment "podplane older"', listed, count=1)]
+    for place, container, chain in places:
+        lines.append(f"delete element ip {TABLE} {container}-2 {{ {place} }}")
+        lines.append(f"add element ip {TABLE} {container} {{ {place} : goto {chain} }}")
+    return "\n".join([*lines, ""])
+
+
+def test_a_table_of_an_older_version_is_replaced_and_nobody_notices(world: World) -> None:
+    async def scenario(node: Node) -> None:
+        wanted = [web()[0], empty()], [web(A, B)[1]]
+        async with proxied(node):
+            await node.program(*wanted)
+        whole = ours(node.world.node)
+        command(node.world.node, "nft -f -", as_before_sets(command(node.world.node, f"nft list table ip {TABLE}")))
+        assert ours(node.world.node) != whole
+        stop = asyncio.Event()
+
+        async def keep_asking() -> int:
+            count = 0
+            while not stop.is_set():
+                assert (await node.ask(node.world.client, NODE, 30080))[0] in ("a", "b")
+                count += 1
+            return count
+
+        asking = asyncio.create_task(keep_asking())
+        successor = Node(node.world, ProxySync(node.world.mode, node.world.directory, PACE), node.pods)
+        async with proxied(successor):
+            await successor.program(*wanted)
+            assert ours(node.world.node) == whole
+        stop.set()
+        assert await asking > 0
+
+    if reason := missing("nftables"):
+        pytest.skip(f"mode nftables does not work here: {reason}")
+    world.mode = "nftables"
+    on_node(world, scenario)
 
 
 def test_a_service_that_makes_no_sense_holds_up_no_other(moded: World) -> None:

@@ -13,7 +13,7 @@ from nodeagent.proxy.mode import Ranges
 from nodeagent.proxy.nftables import adopt
 from nodeagent.proxy.nftables.parts import Key, Part, Value, part
 from nodeagent.proxy.nftables.script import rule_count
-from nodeagent.proxy.nftables.table import CONTAINERS, Container, base, pick_rules
+from nodeagent.proxy.nftables.table import CONTAINERS, Container, base, frontends, pick_chain, pick_rules
 from nodeagent.proxy.services import ServicePort
 from nodeagent.proxy.ways import FORWARD, NODE, NODE_PORT, OUTSIDE, Way
 
@@ -70,7 +70,7 @@ def _met(made: Part, lengths: Mapping[str, int], way: Way) -> Iterator[str]:
     prefix = "node-" if way.destination == NODE_PORT else ""
     place = " . ".join(filter(None, (way.address, way.port.protocol, str(way.number))))
     if way.action == FORWARD:
-        names: Iterable[str] = ("output" if way.source == NODE else "prerouting", "services")
+        names = ["output" if way.source == NODE else "prerouting", "services", *(["own"] if prefix else [])]
         yield from (_chain(name, lengths[name]) for name in names)
     elif (refused := (f"{prefix}refused", place)) in made.elements:
         yield from (_chain(name, lengths[name]) for name in _REFUSALS[bool(prefix)])
@@ -83,9 +83,16 @@ def _met(made: Part, lengths: Mapping[str, int], way: Way) -> Iterator[str]:
 
 def _led(made: Part, lengths: Mapping[str, int], way: Way, prefix: str, place: str) -> Iterator[str]:
     """The element of the place, the chains that it leads to one after the other, and the endpoints."""
-    container = "node-ports" if prefix else "portals"
-    value = made.elements.get((container, place), ("", ""))
-    yield _element((container, place), value)
+    count = len(way.endpoints)
+    container = frontends(node=bool(prefix), count=count)
+    value = made.elements.get((container, place))
+    if value is not None:
+        yield _element((container, place), value)
+        value = f"goto {pick_chain(count, node=bool(prefix), local=False)}", ""
+    else:
+        container = frontends(node=bool(prefix))
+        value = made.elements.get((container, place), ("", ""))
+        yield _element((container, place), value)
     if value[0] == f"goto {prefix}local":
         yield _chain(f"{prefix}local", lengths[f"{prefix}local"])
         container = f"{prefix}outside" if way.source == OUTSIDE else f"{prefix}inside"

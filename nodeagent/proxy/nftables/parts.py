@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from nodeagent.proxy.nftables.table import (
     FRONTENDS,
     LOCAL_SLOTS,
+    PLAIN,
     Container,
     Rules,
     affinity_map,
     backends,
     endpoint_set,
+    frontends,
     pick_chain,
 )
 from nodeagent.proxy.services import Endpoint, HostPort, ServicePort
@@ -97,9 +99,9 @@ class _Maker:
 
     def _frontend(self, port: ServicePort, prefix: str, place: str, *, external: bool) -> None:
         """One place where the port is asked for. prefix: of the containers and chains for such places."""
-        portals = "node-ports" if prefix else "portals"
+        portals = frontends(node=bool(prefix))
         if not port.endpoints:
-            self.elements[f"{prefix}refused", place] = ("goto refuse", _comment(port))
+            self.elements[f"{prefix}refused", place] = ("", _comment(port))
             return
         if external and port.external_local:
             self.elements[portals, place] = (f"goto {prefix}local", _comment(port))
@@ -113,7 +115,7 @@ class _Maker:
     def _lead(self, port: ServicePort, prefix: str, place: str, container: str, *, local: bool) -> None:
         """Let a place of a container lead to all endpoints or to this node's."""
         endpoints = port.local_endpoints if local else port.endpoints
-        comment = _comment(port) if container in ("portals", "node-ports") else ""
+        comment = _comment(port) if container in FRONTENDS else ""
         if not endpoints:
             self.elements[container, place] = ("drop", comment)
             return
@@ -123,6 +125,9 @@ class _Maker:
             self.elements[targets, f"{asked} . {slot}"] = (f"{address} . {number}", "")
         chain = pick_chain(len(endpoints), node=bool(prefix), local=local)
         self.picks.add(chain)
+        if container in FRONTENDS and not local and not port.affinity and len(endpoints) <= PLAIN:
+            self.elements[frontends(node=bool(prefix), count=len(endpoints)), place] = ("", comment)
+            return
         if port.affinity:
             chain = self._stay(port, prefix, chain, endpoints, local=local)
         self.elements[container, place] = (f"goto {chain}", comment)

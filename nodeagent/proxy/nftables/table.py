@@ -18,6 +18,9 @@ from nodeagent.proxy.mode import MASQUERADE_MARK, Ranges
 TABLE = "podplane-services"
 Rules = tuple[str, ...]
 
+PLAIN = 4
+"""With so many endpoints or fewer, a place that has nothing special is in a set for its number of endpoints: after a
+change of an element that leads to a chain the kernel follows all of them again, of an element of a set none."""
 LOCAL_SLOTS = 32768
 """Slots from here on are those of this node's endpoints, for policies of Local."""
 _MARK = f"meta mark set meta mark or {MASQUERADE_MARK:#x}"
@@ -64,10 +67,19 @@ def backends(protocol: str, *, node: bool) -> str:
     return f"{'node-' if node else ''}backends-{protocol}"
 
 
+@functools.cache
+def frontends(*, node: bool, count: int = 0) -> str:
+    """Where places are; count: those that lead to so many endpoints and are plain."""
+    return f"{'node-ports' if node else 'portals'}{f'-{count}' if count else ''}"
+
+
+_PLAIN = range(1, PLAIN + 1)
 CONTAINERS: Mapping[str, Container] = {
     made.name: made
     for made in (
-        # Where a port is asked for → who decides. By address, and by the node's own port.
+        # Where a port is asked for, by address and by the node's own port: with so many endpoints, or → who decides.
+        *(_container(frontends(node=False, count=count), "ip proto port", "") for count in _PLAIN),
+        *(_container(frontends(node=True, count=count), "proto port", "") for count in _PLAIN),
         _container("portals", "ip proto port", "verdict"),
         _container("node-ports", "proto port", "verdict"),
         # For ports with a policy of Local: who decides for those inside, and for those outside.
@@ -77,8 +89,8 @@ CONTAINERS: Mapping[str, Container] = {
         _container("node-outside", "proto port", "verdict"),
         *(_backends(protocol, node=node) for protocol in PROTOCOLS for node in (False, True)),
         # Ports without endpoints.
-        _container("refused", "ip proto port", "verdict"),
-        _container("node-refused", "proto port", "verdict"),
+        _container("refused", "ip proto port", ""),
+        _container("node-refused", "proto port", ""),
         # Ports with session affinity → who remembers.
         _container("records", "ip proto port", "verdict"),
         _container("node-records", "proto port", "verdict"),
@@ -89,7 +101,13 @@ CONTAINERS: Mapping[str, Container] = {
 }
 """What is there whichever services there are."""
 
-FRONTENDS = ("portals", "node-ports", "refused", "node-refused")
+FRONTENDS = frozenset(
+    {
+        *(frontends(node=node, count=count) for count in (0, *_PLAIN) for node in (False, True)),
+        "refused",
+        "node-refused",
+    }
+)
 """Each service has an element in one of these for every place where it is asked for; it bears the service's name."""
 
 _ADDRESSED = "ip daddr . meta l4proto . th dport"
@@ -114,6 +132,7 @@ def base(ranges: Ranges) -> dict[str, Rules]:
         "prerouting": ("type nat hook prerouting priority -100", "jump services"),
         "output": ("type nat hook output priority -100", "jump services"),
         "services": _services(ranges),
+        "own": _own(),
         "local": _local(ranges, _ADDRESSED, "inside", "outside"),
         "node-local": _local(ranges, _OWN, "node-inside", "node-outside"),
         "host-ports": (
@@ -128,16 +147,16 @@ def base(ranges: Ranges) -> dict[str, Rules]:
             "type filter hook input priority 0",
             # Node ports answer on localhost: keep others out of it.
             "ip saddr != 127.0.0.0/8 ip daddr 127.0.0.0/8 ct state new,invalid ct status and 0x20 == 0 drop",
-            f"ct state new {_ADDRESSED} vmap @refused",
-            f"ct state new fib daddr type local {_OWN} vmap @node-refused",
+            f"ct state new {_ADDRESSED} @refused goto refuse",
+            f"ct state new fib daddr type local {_OWN} @node-refused goto refuse",
         ),
         "filter-forward": (
             "type filter hook forward priority 0",
-            f"ct state new {_ADDRESSED} vmap @refused",
+            f"ct state new {_ADDRESSED} @refused goto refuse",
             # A late packet of a closed connection would leave with an address that was never translated back.
             "ct state invalid drop",
         ),
-        "filter-output": ("type filter hook output priority 0", f"ct state new {_ADDRESSED} vmap @refused"),
+        "filter-output": ("type filter hook output priority 0", f"ct state new {_ADDRESSED} @refused goto refuse"),
         "refuse": ("reject with icmp type port-unreachable",),
         # Before the source is translated, and after the destination was; an endpoint may be the node itself.
         "record-out": ("type filter hook postrouting priority 99", "ct state new ct status dnat jump record"),
@@ -154,12 +173,22 @@ def _services(ranges: Ranges) -> Rules:
     return (
         # Marked in advance: whoever is led to an endpoint from here on comes back through this node.
         f"ip saddr != {ranges.cluster_cidr} {_MARK}",
-        f"{_ADDRESSED} vmap @portals",
-        _MARK,
-        # Node ports come after, so that a service's own address wins where it is an address of the node as well.
-        f"fib daddr type local {_OWN} vmap @node-ports",
+        *_picked(_ADDRESSED, node=False),
         _UNMARK,
-        "fib daddr type local jump host-ports",
+        # After these, so that a service's own address wins where it is an address of the node as well.
+        "fib daddr type local goto own",
+    )
+
+
+def _own() -> Rules:
+    """For what is sent to an address of the node."""
+    return (_MARK, *_picked(_OWN, node=True), _UNMARK, "goto host-ports")
+
+
+def _picked(asked: str, *, node: bool) -> Rules:
+    return (
+        *(f"{asked} @{frontends(node=node, count=n)} goto {pick_chain(n, node=node, local=False)}" for n in _PLAIN),
+        f"{asked} vmap @{frontends(node=node)}",
     )
 
 

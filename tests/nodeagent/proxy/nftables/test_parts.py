@@ -16,10 +16,10 @@ LOCAL = WEB._replace(external_local=True, local_endpoints=(HERE,))
 def test_each_place_leads_to_a_chain_by_the_number_of_endpoints() -> None:
     made = part([WEB])
     assert made.elements == {
-        ("portals", "10.96.0.1 . tcp . 80"): ("goto pick-2", "default/web:http"),
+        ("portals-2", "10.96.0.1 . tcp . 80"): ("", "default/web:http"),
         ("backends-tcp", "10.96.0.1 . 80 . 0"): ("10.0.0.1 . 8080", ""),
         ("backends-tcp", "10.96.0.1 . 80 . 1"): ("10.0.1.1 . 8080", ""),
-        ("node-ports", "tcp . 30080"): ("goto node-pick-2", "default/web:http"),
+        ("node-ports-2", "tcp . 30080"): ("", "default/web:http"),
         ("node-backends-tcp", "30080 . 0"): ("10.0.0.1 . 8080", ""),
         ("node-backends-tcp", "30080 . 1"): ("10.0.1.1 . 8080", ""),
     }
@@ -31,8 +31,8 @@ def test_each_place_leads_to_a_chain_by_the_number_of_endpoints() -> None:
 
 def test_without_endpoints_it_is_refused_and_without_local_ones_dropped() -> None:
     assert part([WEB._replace(endpoints=())]).elements == {
-        ("refused", "10.96.0.1 . tcp . 80"): ("goto refuse", "default/web:http"),
-        ("node-refused", "tcp . 30080"): ("goto refuse", "default/web:http"),
+        ("refused", "10.96.0.1 . tcp . 80"): ("", "default/web:http"),
+        ("node-refused", "tcp . 30080"): ("", "default/web:http"),
     }
     made = part([LOCAL._replace(local_endpoints=(), endpoints=(THERE,))]).elements
     assert made["node-ports", "tcp . 30080"] == ("goto node-local", "default/web:http")
@@ -70,7 +70,7 @@ def test_a_change_of_one_endpoint_changes_three_elements_at_most_for_a_place() -
     one_less = part([WEB._replace(node_port=0, endpoints=(HERE,))])
     changes = by_parts(before, {**before, "default/web": one_less})
     assert len([key for _, key in changes.gone if key[0].startswith(("portals", "backends"))]) == 2
-    assert [key for _, key, _ in changes.added] == [("portals", "10.96.0.1 . tcp . 80")]
+    assert [key for _, key, _ in changes.added] == [("portals-1", "10.96.0.1 . tcp . 80")]
     assert {owner for owner, _ in changes.gone} == {"default/web"}
 
 
@@ -79,12 +79,13 @@ def test_elements_in_the_kernel_are_compared_one_by_one() -> None:
     present = dict(wanted["default/web"].elements)
     assert by_elements(present, wanted).added == []
     assert by_elements(present, wanted).gone == []
-    del present["portals", "10.96.0.1 . tcp . 80"]
-    present["node-ports", "tcp . 30080"] = ("drop", "")
+    del present["portals-2", "10.96.0.1 . tcp . 80"]
+    present["node-ports-2", "tcp . 30080"] = ("", "")
     present["node-ports", "tcp . 30099"] = ("drop", "")
     changes = by_elements(present, wanted)
-    assert {key for _, key, _ in changes.added} == {("portals", "10.96.0.1 . tcp . 80"), ("node-ports", "tcp . 30080")}
-    assert {key for _, key in changes.gone} == {("node-ports", "tcp . 30080"), ("node-ports", "tcp . 30099")}
+    added, gone = {key for _, key, _ in changes.added}, {key for _, key in changes.gone}
+    assert added == {("portals-2", "10.96.0.1 . tcp . 80"), ("node-ports-2", "tcp . 30080")}
+    assert gone == {("node-ports-2", "tcp . 30080"), ("node-ports", "tcp . 30099")}
 
 
 def test_what_a_service_has_is_found_again_among_the_elements() -> None:
