@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from nodeagent.proxy.iptables import adopt
-from nodeagent.proxy.iptables.isolate import Entry, Isolator
+from nodeagent.proxy.iptables.isolate import Entries, Entry, Isolator
 from nodeagent.proxy.iptables.kernel import Iptables
-from nodeagent.proxy.iptables.rules import Part, assemble, part
+from nodeagent.proxy.iptables.rules import Part, Tables, assemble, part
 from nodeagent.proxy.ipvs import ipvs, table
 from nodeagent.proxy.ipvs.ruleset import Ruleset
 from nodeagent.proxy.mode import RulesRefused, Step, Wanted
@@ -20,6 +20,10 @@ from podplane.v1 import service_pb2
 from tests.net.kernel import CLIENT, NODE, World, command, inside, until
 from tests.net.proxied import PACE, RANGES, WEB, A, B, Node, empty, on_node, ours, proxied, web
 from tests.nodeagent.proxy.objects import service, slice_of
+
+
+def joined(entries: Entries) -> Tables:
+    return assemble((entry.part for entry in entries.values()), RANGES)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +40,7 @@ def test_a_service_that_iptables_refuses_holds_up_no_other(flavoured: World, rul
         good = {f"default/s{number}": Entry(ports, Part()) for number in range(9)}
         good["default/web"] = Entry(ports, part(ports, RANGES))
         bad = Entry(ports, Part({"PODPLANE-SVC-BAD": (rule,)}, portals=("-j PODPLANE-SVC-BAD",)))
-        isolator = Isolator(iptables.apply, lambda parts: assemble(parts.values(), RANGES))
+        isolator = Isolator(iptables.apply, joined)
         standing, errors = await isolator.apply({}, {**good, "default/bad": bad})
         await iptables.close()
         assert list(errors) == ["default/bad"]
@@ -73,7 +77,7 @@ def test_a_restarted_agent_that_searches_for_a_bad_service_takes_no_rule_from_ot
         refused = Part({"PODPLANE-SVC-BAD": ("-j REJECT",)}, portals=("-j PODPLANE-SVC-BAD",))
         wanted = {f"default/{name}": Entry((), Part()) for name in "bcdefghi"}
         wanted |= {"default/a": Entry((), refused), "default/web": Entry(ports, part(ports, RANGES))}
-        isolator = Isolator(iptables.apply, lambda parts: assemble(parts.values(), RANGES))
+        isolator = Isolator(iptables.apply, joined)
         stands, errors = await isolator.apply(standing, wanted)
         await iptables.close()
         stop.set()

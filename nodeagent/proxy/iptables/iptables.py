@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from nodeagent.proxy.inspection import Inspection
@@ -56,6 +56,10 @@ class IptablesMode:
         self._standing = {key: Entry(None, item) for key, item in found.items()}
         self._assembly = Assembly()
         self._ranges: Ranges | None = None
+        self._services: Mapping[str, tuple[ServicePort, ...]] = {}
+        """What was wanted last."""
+        self._owed: frozenset[str] = frozenset()
+        """Who was refused then."""
         self._read_at = 0.0
 
     @property
@@ -72,18 +76,24 @@ class IptablesMode:
     async def apply(self, wanted: Wanted) -> dict[str, str]:
         entries = self._entries(wanted)
         ranges = wanted.ranges
-        isolator = Isolator(self._iptables.apply, lambda parts: self._assembly.of(parts, ranges, wanted.host_ports))
+        isolator = Isolator(self._iptables.apply, lambda trial: self._assembly.of(trial, ranges, wanted.host_ports))
         self._standing, refused = await isolator.apply(self._standing, entries)
-        self._ranges = ranges
+        self._ranges, self._services, self._owed = ranges, wanted.services, frozenset(refused)
         return refused
 
     def _entries(self, wanted: Wanted) -> dict[str, Entry]:
-        standing = self._standing if wanted.ranges == self._ranges else {}
+        """What services are to have: the very same entries where nothing has changed."""
+        services, ranges = wanted.services, wanted.ranges
+        changed = wanted.changed_since(self._services) if ranges == self._ranges else None
+        asking = None if changed is None else {*changed, *self._owed}
+        if asking is not None and asking <= services.keys() and asking <= self._standing.keys():
+            return {**self._standing, **{key: Entry(services[key], part(services[key], ranges)) for key in asking}}
+        standing = self._standing if ranges == self._ranges else {}
         entries = {key: self._standing[key] for key in wanted.kept if key in self._standing}
-        for key, ports in wanted.services.items():
+        for key, ports in services.items():
             old = standing.get(key)
             made = old if old is not None and old.ports is ports else None
-            entries[key] = made or Entry(ports, part(ports, wanted.ranges))
+            entries[key] = made or Entry(ports, part(ports, ranges))
         # In one order always: rules that only change places are written anew.
         return dict(sorted(entries.items())) if wanted.kept else entries
 

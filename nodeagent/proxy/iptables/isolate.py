@@ -32,9 +32,7 @@ Entries = Mapping[str, Entry]
 class Isolator:
     """One application of many services."""
 
-    def __init__(
-        self, apply: Callable[[Tables], Awaitable[None]], assemble: Callable[[Mapping[str, Part]], Tables]
-    ) -> None:
+    def __init__(self, apply: Callable[[Tables], Awaitable[None]], assemble: Callable[[Entries], Tables]) -> None:
         self._apply = apply
         self._assemble = assemble
         self._left = _TRIES
@@ -82,7 +80,7 @@ class Isolator:
 
     async def _try(self, entries: Entries) -> None:
         try:
-            await self._apply(self._assemble({key: entry.part for key, entry in entries.items()}))
+            await self._apply(self._assemble(dict(entries)))
         except RulesRefused:
             self._left -= 1
             if self._left < 0:

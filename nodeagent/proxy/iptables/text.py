@@ -73,13 +73,21 @@ def restore(present: Observed, wanted: Tables) -> tuple[str, Tables]:
     tables = {*present.tables, *wanted, *(jump.table for jump in (*present.jumps, *present.strays))}
     for table in sorted(tables, reverse=True):
         old, new = present.tables.get(table, {}), wanted.get(table, {})
-        changed = {chain: rules for chain, rules in new.items() if old.get(chain) != rules}
-        gone = [chain for chain in old if chain not in new]
+        changed = _changed(old, new)
+        more = sum(chain not in old for chain in changed)
+        gone = [chain for chain in old if chain not in new] if len(old) + more > len(new) else []
         bases = _bases(present, table, bool(new))
         if changed or gone or bases:
             text += _table(table, old, changed, gone, bases)
             touched[table] = changed | dict.fromkeys(gone, Rules())
     return text, touched
+
+
+def _changed(old: Mapping[str, Rules], new: Mapping[str, Rules]) -> dict[str, Rules]:
+    had = old.get
+    # Most are the very same, which is sooner seen than that they are equal.
+    others = {chain: rules for chain, rules in new.items() if had(chain) is not rules}
+    return {chain: rules for chain, rules in others.items() if had(chain) != rules}
 
 
 def _table(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from nodeagent.proxy.iptables import adopt
-from nodeagent.proxy.iptables.isolate import Entry, Isolator
+from nodeagent.proxy.iptables.isolate import Entries, Entry, Isolator
 from nodeagent.proxy.iptables.rules import Part, Rules, Tables, assemble, part
 from nodeagent.proxy.mode import Ranges, RulesRefused
 from nodeagent.proxy.services import ports_of
@@ -27,7 +27,7 @@ def entry(name: str, *endpoints: str) -> Entry:
     return Entry(found, part(found, RANGES))
 
 
-def tables(entries: dict[str, Entry]) -> Tables:
+def tables(entries: Entries) -> Tables:
     return assemble((item.part for item in entries.values()), RANGES)
 
 
@@ -65,7 +65,7 @@ def test_no_service_is_without_rules_while_bad_ones_are_searched_for(bad: set[st
         taken.append(wanted)
 
     standing = {key: Entry(None, found) for key, found in adopt.parts(tables(old)).items()}
-    stands, errors = asyncio.run(Isolator(apply, lambda parts: assemble(parts.values(), RANGES)).apply(standing, new))
+    stands, errors = asyncio.run(Isolator(apply, tables).apply(standing, new))
     assert errors.keys() == set(keys)
     for state in taken:
         for key, has in adopt.parts(state).items():
@@ -86,8 +86,6 @@ def test_a_service_whose_rules_stand_is_not_searched() -> None:
             raise RulesRefused("iptables-restore: refused")
 
     standing = {key: Entry(None, found) for key, found in adopt.parts(tables(same)).items()}
-    stands, errors = asyncio.run(
-        Isolator(apply, lambda parts: assemble(parts.values(), RANGES)).apply(standing, {**same, **bad})
-    )
+    stands, errors = asyncio.run(Isolator(apply, tables).apply(standing, {**same, **bad}))
     assert (list(errors), stands) == (["default/bad"], same)
     assert len(tried) == 2
