@@ -48,6 +48,9 @@ class Figures:
     bare_p50: float | None = None
     """Straight to the endpoint, by way of a node without any rules."""
     bare_p99: float | None = None
+    idle_p50: float | None = None
+    """Likewise, by way of a node that has the same rules, but no service."""
+    idle_p99: float | None = None
 
 
 def candidates() -> dict[str, Candidate]:
@@ -69,7 +72,7 @@ async def measure(candidate: Candidate, size: Size, field: Field, group: Path | 
     try:
         figures = await _load(subject, services, group, is_ours=not candidate.name.startswith("replica"))
         field.verify(services)
-        return await _change(subject, services, field, figures) if whole else figures
+        return await _change(candidate, subject, services, field, figures) if whole else figures
     finally:
         await subject.close()
 
@@ -89,7 +92,9 @@ async def _load(subject: Subject, services: Services, group: Path | None, *, is_
     )
 
 
-async def _change(subject: Subject, services: Services, field: Field, figures: Figures) -> Figures:
+async def _change(
+    candidate: Candidate, subject: Subject, services: Services, field: Field, figures: Figures
+) -> Figures:
     rollout = Rollout(services)
     spans: list[tuple[float, float]] = []
     while len(spans) < CHANGES and (len(spans) < LEAST_CHANGES or sum(took for took, _ in spans) < CHANGES_SECONDS):
@@ -101,7 +106,7 @@ async def _change(subject: Subject, services: Services, field: Field, figures: F
     await subject.prepare(rollout.services)
     many, many_cpu = await _timed(subject.write)
     field.verify(rollout.services, changed)
-    packets, bare = field.first_packets(rollout.services, PACKETS)
+    packets = field.first_packets(rollout.services, PACKETS, candidate)
     return replace(
         figures,
         one=median([took for took, _ in spans]),
@@ -109,10 +114,12 @@ async def _change(subject: Subject, services: Services, field: Field, figures: F
         one_cpu=median([cpu for _, cpu in spans]),
         many=many,
         many_cpu=many_cpu,
-        packet_p50=median(packets),
-        packet_p99=_p99(packets),
-        bare_p50=median(bare),
-        bare_p99=_p99(bare),
+        packet_p50=median(packets.service),
+        packet_p99=_p99(packets.service),
+        bare_p50=median(packets.bare),
+        bare_p99=_p99(packets.bare),
+        idle_p50=median(packets.idle),
+        idle_p99=_p99(packets.idle),
     )
 
 
