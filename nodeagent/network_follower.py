@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from nodeagent.dns.server import DnsServer
 from nodeagent.pods.objects import Key, Objects
+from nodeagent.proxy.desired import SERVICE, SLICE
 from nodeagent.proxy.sync import ProxySync
 from nodeagent.receiver import FrameReceiver
 from nodeagent.sandbox.ipam import gateway
@@ -42,14 +43,18 @@ class NetworkFollower:
         self._dns = dns
         self._wake = asyncio.Event()
         self._services = self._routes = True
+        self._touched: dict[tuple[str, Key], None] | None = None
+        """Which services and slices have changed since the proxy was told; None: it has not been told yet."""
         self._ranges = ("", "")
         objects.listen(self._changed)
 
-    def _changed(self, kind: str, _key: Key) -> None:
+    def _changed(self, kind: str, key: Key) -> None:
         if kind == "node":
             self._routes = True
-        elif kind in ("service", "endpointSlice"):
+        elif kind in (SERVICE, SLICE):
             self._services = True
+            if self._touched is not None:
+                self._touched[kind, key] = None
         else:
             return
         self._wake.set()
@@ -87,11 +92,13 @@ class NetworkFollower:
             await self._network.set_routes(self._node_routes())
         if self._services and self._receiver.synced:
             self._services = False
+            touched, self._touched = self._touched, {}
             self._proxy.update(
-                list(self._objects.services.values()),
-                list(self._objects.endpoint_slices.values()),
+                dict(self._objects.services),
+                dict(self._objects.endpoint_slices),
                 self._node_name,
                 revision=self._receiver.revision,
+                touched=touched,
             )
 
     def _node_routes(self) -> Mapping[str, str]:

@@ -6,8 +6,8 @@ compare by identity. Cannot fail: a service that nothing can be made of is named
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from nodeagent.proxy.claims import Claims
@@ -28,14 +28,29 @@ from podplane.v1.service_pb2 import Service
 T = TypeVar("T")
 
 
+Key = tuple[str, str]
+"""(namespace, name)"""
+SERVICE, SLICE = "service", "endpointSlice"
+Touched = Collection[tuple[str, Key]]
+"""SERVICE or SLICE, and which one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """All services and slices of the cluster as of revision; never changed afterwards."""
 
-    services: Sequence[Service]
-    slices: Sequence[EndpointSlice]
+    services: Mapping[Key, Service]
+    slices: Mapping[Key, EndpointSlice]
     node_name: str
     revision: int
+    touched: Touched | None = None
+    """What may be other than what was asked before; None: all of it."""
+
+    def after(self, other: Asked) -> Asked:
+        """The same, where what was asked before, other, was not heeded."""
+        if self.touched is None or other.touched is None:
+            return replace(self, touched=None)
+        return replace(self, touched=tuple(dict.fromkeys((*other.touched, *self.touched))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +75,16 @@ class Desired:
 class Desires:
     """Makes one Desired after the other, each from all that was asked for.
 
-    An object is one that has not changed if it is the very same: of 10,000 services and slices, one change takes 4 ms.
+    An object is one that has not changed if it is the very same. Where it is known what may have changed, that alone is
+    looked at: of 44,125 services one change takes 1.5 ms, most of it to copy the mapping of them, and else 15.
     """
 
     def __init__(self) -> None:
         self._node_name = ""
-        self._seen_services: Mapping[int, Service] = {}
-        self._seen_slices: Mapping[int, EndpointSlice] = {}
+        self._seen_services: Mapping[Key, Service] = {}
+        self._seen_slices: Mapping[Key, EndpointSlice] = {}
         self._services: dict[str, Service] = {}
-        self._slices: dict[str, dict[int, EndpointSlice]] = {}
+        self._slices: dict[str, dict[Key, EndpointSlice]] = {}
         self._made: dict[str, _Made] = {}
         self._ports: dict[str, tuple[ServicePort, ...]] = {}
         self._claims = Claims()
@@ -128,24 +144,24 @@ class Desires:
 
         What came together lies together in memory: in another order 10,000 take a third longer.
         """
-        services = dict(zip(map(id, asked.services), asked.services, strict=True))
-        slices = dict(zip(map(id, asked.slices), asked.slices, strict=True))
         touched: dict[str, None] = {}
-        for item in _missing(self._seen_services, services):
-            touched[key := key_of(item)] = None
-            self._services.pop(key, None)
-        for item in _missing(services, self._seen_services):
-            touched[key := key_of(item)] = None
-            self._services[key] = item
-        for part in _missing(self._seen_slices, slices):
-            touched[owner := owner_of(part)] = None
-            self._slices[owner].pop(id(part))
-        for part in _missing(slices, self._seen_slices):
-            touched[owner := owner_of(part)] = None
-            self._slices.setdefault(owner, {})[id(part)] = part
+        for _, old, new in _exchanged(self._seen_services, asked.services, _among(asked.touched, SERVICE)):
+            if old is not None:
+                touched[key := key_of(old)] = None
+                self._services.pop(key, None)
+            if new is not None:
+                touched[key := key_of(new)] = None
+                self._services[key] = new
+        for name, had, has in _exchanged(self._seen_slices, asked.slices, _among(asked.touched, SLICE)):
+            if had is not None:
+                touched[owner := owner_of(had)] = None
+                self._slices[owner].pop(name)
+            if has is not None:
+                touched[owner := owner_of(has)] = None
+                self._slices.setdefault(owner, {})[name] = has
         if asked.node_name != self._node_name:
             touched |= dict.fromkeys(self._services)
-        self._seen_services, self._seen_slices, self._node_name = services, slices, asked.node_name
+        self._seen_services, self._seen_slices, self._node_name = asked.services, asked.slices, asked.node_name
         return touched
 
     def _make(self, key: str) -> None:
@@ -163,9 +179,17 @@ class Desires:
             self._made[key] = _Made(self._wish(key), check, str(error))
 
 
-def _missing(old: Mapping[int, T], new: Mapping[int, T]) -> list[T]:
-    """Those of old that are not in new."""
-    return [item for identity, item in old.items() if identity not in new]
+def _among(touched: Touched | None, kind: str) -> Iterable[Key] | None:
+    return None if touched is None else [key for each, key in touched if each == kind]
+
+
+def _exchanged(
+    old: Mapping[Key, T], new: Mapping[Key, T], among: Iterable[Key] | None
+) -> list[tuple[Key, T | None, T | None]]:
+    """What was and what is in its place, where that is another; among: of these, None: of all."""
+    if among is None:
+        among = [key for key in old if key not in new] + [key for key, item in new.items() if old.get(key) is not item]
+    return [(key, was, now) for key in among if (was := old.get(key)) is not (now := new.get(key))]
 
 
 def _keep(values: dict[str, T], key: str, value: T | None) -> None:

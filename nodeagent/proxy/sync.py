@@ -14,14 +14,14 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nodeagent.garbage import uncollected
 from nodeagent.proxy import conntrack, modes
 from nodeagent.proxy.complaints import NO_HEALTH_CHECK, UNPROGRAMMED, Complaint, Complaints
-from nodeagent.proxy.desired import Asked, Desired, Desires
+from nodeagent.proxy.desired import Asked, Desired, Desires, Key, Touched
 from nodeagent.proxy.health import HealthChecks
 from nodeagent.proxy.inspection import fill, remote
 from nodeagent.proxy.mode import Mode, Ranges, RulesRefused, RulesUnavailable, Wanted
@@ -75,6 +75,8 @@ class ProxySync:
         self._saved = run / "proxy.json"
         self._runner = Runner(self._work, pace or Pace())
         self._asked: Asked | None = None
+        self._heeded: Asked | None = None
+        """The last of which values were made."""
         self._ranges: Ranges | None = None
         self._host_ports: tuple[HostPort, ...] = ()
         self._desires = Desires()
@@ -117,7 +119,8 @@ class ProxySync:
             asked, ranges, mode = self._asked, self._ranges, self._mode
             error = self._failure or self.problem or ""
             made = ServiceRules(mode=self.mode, programmedRevision=self._revision, error=error)
-            service = next((each for each in asked.services if key_of(each) == key), None) if asked else None
+            namespace, _, name = key.partition("/")
+            service = asked.services.get((namespace, name)) if asked else None
             if asked is None or service is None:
                 made.error = error if asked else error or "the agent has not heard of any service since its start"
                 return made
@@ -126,7 +129,7 @@ class ProxySync:
                 made.error = error or "the agent has not programmed anything since its start"
                 return made
             try:
-                wanted = ports_of(service, slices_of(service, asked.slices), asked.node_name)
+                wanted = ports_of(service, slices_of(service, asked.slices.values()), asked.node_name)
                 ports = self._desires.granted(key, wanted)
             except Unprogrammable as refusal:
                 made.serviceError = str(refusal)
@@ -161,14 +164,19 @@ class ProxySync:
 
     def update(
         self,
-        services: Sequence[service_pb2.Service],
-        slices: Sequence[endpointslice_pb2.EndpointSlice],
+        services: Mapping[Key, service_pb2.Service],
+        slices: Mapping[Key, endpointslice_pb2.EndpointSlice],
         node_name: str,
         *,
         revision: int = 0,
+        touched: Touched | None = None,
     ) -> None:
-        """Say what is wanted: all services and slices of the cluster as of revision. Must not be changed afterwards."""
-        self._asked = Asked(services, slices, node_name, revision)
+        """Say what is wanted: all services and slices of the cluster as of revision. Must not be changed afterwards.
+
+        touched: which of them may be other than those said before; None: it is not known.
+        """
+        before, asked = self._asked, Asked(services, slices, node_name, revision, touched)
+        self._asked = asked if before is None or before is self._heeded else asked.after(before)
         self._runner.trigger()
 
     def set_host_ports(self, host_ports: Iterable[HostPort]) -> None:
@@ -238,6 +246,7 @@ class ProxySync:
         if self._mode is None:
             self._mode = await self._open()
         self._mode.listen(self._runner.suspect)
+        self._heeded = asked
         of = functools.partial(self._desires.of, asked, ranges, self._host_ports)
         desired = of() if self._revision else await asyncio.to_thread(_first, of)
         unprogrammed = await self._mode.apply(desired.wanted)
@@ -268,7 +277,7 @@ class ProxySync:
         standing = {key: Complaint(NO_HEALTH_CHECK, message) for key, message in unanswered.items()}
         standing |= {key: Complaint(UNPROGRAMMED, message) for key, message in wrong.items()}
         due = dict(self._complaints.due(standing, asyncio.get_running_loop().time()))
-        for service in asked.services if due else ():
+        for service in asked.services.values() if due else ():
             if (complaint := due.get(key_of(service))) is not None:
                 for callback in self._complained:
                     callback(service, complaint)

@@ -21,7 +21,7 @@ from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
 from podplane.v1 import endpointslice_pb2, service_pb2
 from tests.net.kernel import CLIENT, NODE, World, ask, assert_unchanged, command, inside, ip, traces
-from tests.nodeagent.proxy.objects import Port, service, slice_of
+from tests.nodeagent.proxy.objects import Port, by_key, service, slice_of
 from tests.support.waiting import patient
 
 PODS, CLUSTER = "10.77.1.0/24", "10.77.0.0/16"
@@ -50,7 +50,7 @@ class Node:
     async def program(self, services: list[service_pb2.Service], slices: list[endpointslice_pb2.EndpointSlice]) -> str:
         """Ask for these and wait until they are in the kernel; returns what the proxy says of them."""
         self.revision += 1
-        self.proxy.update(services, slices, "node-1", revision=self.revision)
+        self.proxy.update(*by_key(services, slices), "node-1", revision=self.revision)
         async with asyncio.timeout(patient(10)):
             while not self.said or self.said[-1].revision < self.revision:
                 await asyncio.sleep(0.005)

@@ -12,7 +12,7 @@ from nodeagent.sandbox.network import Network
 from nodeagent.sandbox.sandboxes import Sandboxes
 from nodeagent.types import SandboxRequest
 from tests.net.kernel import CLIENT, NODE, World, ask, assert_unchanged, inside, traces
-from tests.nodeagent.proxy.objects import Port, service, slice_of
+from tests.nodeagent.proxy.objects import Port, by_key, service, slice_of
 from tests.support.waiting import patient
 
 CLUSTER = "10.77.0.0/16"
@@ -60,7 +60,8 @@ class Machine:
             done: asyncio.Future[Progress] = asyncio.get_running_loop().create_future()
             proxy.on_programmed(done.set_result)
             proxy.configure(self.pod_cidr, CLUSTER)
-            proxy.update([service("web", "10.96.0.9", WEB)], [slice_of("web", WEB, endpoints)], "node-1", revision=1)
+            wanted = by_key([service("web", "10.96.0.9", WEB)], [slice_of("web", WEB, endpoints)])
+            proxy.update(*wanted, "node-1", revision=1)
             task = asyncio.create_task(proxy.run())
             async with asyncio.timeout(patient(10)):
                 assert await done == Progress(1)

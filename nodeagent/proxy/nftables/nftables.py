@@ -140,7 +140,7 @@ class NftablesMode:
             delta[_HOST_PORTS] = host_part(wanted.host_ports)
         stays = {*wanted.kept, _HOST_PORTS, HAIRPINS}
         delta |= {key: None for key in changed if key in had and key not in services and key not in stays}
-        unknown = wanted.kept - had.keys()
+        unknown = [key for key in wanted.kept if key not in had]  # not a set less another, which goes through both
         # First, since what they have in the kernel is theirs.
         return {**self._table.found(unknown, wanted.ranges), **delta} if unknown else delta
 

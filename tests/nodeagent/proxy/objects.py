@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from nodeagent.proxy.desired import Key
 from podplane.v1 import endpointslice_pb2, service_pb2
 
 Port = tuple[str, str, int, int, int]
 """name, protocol, port, nodePort (0: none), the endpoints' port."""
+
+
+def by_key(
+    services: Iterable[service_pb2.Service], slices: Iterable[endpointslice_pb2.EndpointSlice]
+) -> tuple[dict[Key, service_pb2.Service], dict[Key, endpointslice_pb2.EndpointSlice]]:
+    """As the proxy is told of them. Slices are named by their place, since tests give several one name."""
+    named = {(item.metadata.namespace, item.metadata.name): item for item in services}
+    return named, {(part.metadata.namespace, str(place)): part for place, part in enumerate(slices)}
 
 
 def service(name: str, cluster_ip: str, ports: Sequence[Port]) -> service_pb2.Service:

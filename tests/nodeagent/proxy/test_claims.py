@@ -6,7 +6,7 @@ from nodeagent.proxy.desired import Asked, Desired, Desires
 from nodeagent.proxy.mode import Ranges
 from nodeagent.proxy.services import ServicePort
 from podplane.v1 import service_pb2
-from tests.nodeagent.proxy.objects import service
+from tests.nodeagent.proxy.objects import by_key, service
 
 RANGES = Ranges("10.0.0.0/24", "10.0.0.0/16")
 BALANCED, OTHER = "192.0.2.50", "192.0.2.51"
@@ -28,7 +28,7 @@ class Node:
         self._desires = Desires()
 
     def told(self, *services: service_pb2.Service) -> Desired:
-        return self._desires.of(Asked(services, [], "node-1", 1), RANGES)
+        return self._desires.of(Asked(*by_key(services, []), "node-1", 1), RANGES)
 
 
 def port(found: Desired, name: str) -> ServicePort:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from nodeagent.proxy.desired import Asked, Desired, Desires
+from nodeagent.proxy.desired import SERVICE, SLICE, Asked, Desired, Desires
 from nodeagent.proxy.mode import Ranges
 from nodeagent.proxy.services import HealthCheck
 from podplane.v1 import endpointslice_pb2, service_pb2
-from tests.nodeagent.proxy.objects import service, slice_of
+from tests.nodeagent.proxy.objects import by_key, service, slice_of
 
 RANGES = Ranges("10.0.0.0/24", "10.0.0.0/16")
 PORTS = [("http", "TCP", 80, 0, 8080)]
@@ -20,7 +20,7 @@ def made(
     slices: list[endpointslice_pb2.EndpointSlice],
     node: str = "node-1",
 ) -> Desired:
-    return desires.of(Asked(services, slices, node, 1), RANGES)
+    return desires.of(Asked(*by_key(services, slices), node, 1), RANGES)
 
 
 def addresses(desired: Desired, key: str) -> list[str]:
@@ -107,3 +107,20 @@ def test_what_has_changed_is_told_and_nothing_else() -> None:
         assert set(told) == changed
         assert after.changed_since(dict(before.services)) is None
         before = after
+
+
+def test_what_is_known_to_have_changed_is_looked_at_alone() -> None:
+    desires = Desires()
+    services, slices = by_key([WEB, API], [WEB_SLICE, API_SLICE])
+    desires.of(Asked(services, slices, "node-1", 1), RANGES)
+    moved = {**slices, ("default", "0"): slice_of("web", PORTS, ["10.0.0.9"])}
+    unheeded = Asked({**services, ("default", "new"): service("new", "10.96.0.3", PORTS)}, moved, "node-1", 2,
+                     [(SLICE, ("default", "0")), (SERVICE, ("default", "new"))])  # fmt: skip
+    found = desires.of(Asked(services, moved, "node-1", 3, [(SERVICE, ("default", "new"))]).after(unheeded), RANGES)
+    assert addresses(found, "default/web") == ["10.0.0.9"]
+    assert list(found.wanted.services) == ["default/api", "default/web"]
+    gone = Asked({("default", "api"): API}, moved, "node-1", 4, [(SERVICE, ("default", "web"))])
+    assert list(desires.of(gone, RANGES).wanted.services) == ["default/api"]
+    # Nothing is known to have changed, and so nothing has: who says so must know.
+    assert list(desires.of(Asked(*by_key([], []), "node-1", 5, []), RANGES).wanted.services) == ["default/api"]
+    assert gone.after(Asked(services, slices, "node-1", 1)).touched is None
