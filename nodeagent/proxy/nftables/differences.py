@@ -54,15 +54,25 @@ def by_elements(present: Mapping[Key, Value], wanted: Delta) -> Changes:
 
 
 def with_hairpins(old: Parts, delta: Delta) -> Delta:
-    """Delta, and who may reach himself after it: several services may share an address."""
-    if HAIRPINS in old and all(
-        old.get(key, NOTHING).hairpins == (new or NOTHING).hairpins for key, new in delta.items()
-    ):
+    """Delta, and who may reach himself after it: several services may share an address.
+
+    An address that goes is looked for among all others.
+    """
+    if HAIRPINS not in old:
+        return {**delta, HAIRPINS: Part(_reaching({**old, **delta}.values()))}
+    standing, come = old[HAIRPINS].elements, _reaching(delta.values())
+    gone = _reaching(old.get(key) for key in delta).keys() - come.keys()
+    if gone:
+        gone -= _reaching(part for key, part in old.items() if key not in delta).keys()
+    if not gone and come.keys() <= standing.keys():
         return delta
-    found: set[str] = set()
-    for part in {**old, **delta}.values():
-        found |= (part or NOTHING).hairpins
-    return {**delta, HAIRPINS: Part({(HAIRPINS, f"{address} . {address}"): ("", "") for address in sorted(found)})}
+    return {**delta, HAIRPINS: Part(dict.fromkeys(sorted({*standing, *come} - gone), ("", "")))}
+
+
+def _reaching(parts: Iterable[Part | None]) -> dict[Key, Value]:
+    """The elements of those who may reach themselves by way of any of these."""
+    found = {address for part in parts if part is not None and part.hairpins for address in part.hairpins}
+    return {(HAIRPINS, f"{address} . {address}"): ("", "") for address in sorted(found)}
 
 
 def layout_of(parts: Iterable[Part | None], ranges: Ranges, standing: Layout | None) -> Layout:

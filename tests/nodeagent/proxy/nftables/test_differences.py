@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nodeagent.proxy.mode import Ranges
 from nodeagent.proxy.nftables.differences import HAIRPINS, by_parts, grown, layout_of, with_hairpins
-from nodeagent.proxy.nftables.parts import part
+from nodeagent.proxy.nftables.parts import Part, part
 from nodeagent.proxy.nftables.script import Changes, only_grows, script
 from nodeagent.proxy.services import Endpoint, ServicePort
 
@@ -54,11 +54,17 @@ def test_an_address_reaches_itself_as_long_as_any_service_leads_to_it() -> None:
     whole = with_hairpins({}, OLD)
     standing = {key: item for key, item in whole.items() if item is not None}
     assert standing[HAIRPINS].elements.keys() == {(HAIRPINS, "10.0.0.1 . 10.0.0.1")}
-    less = with_hairpins(standing, {"default/web": None})[HAIRPINS]
-    assert less is not None
-    assert less.elements == standing[HAIRPINS].elements
+    less: dict[str, Part | None] = {"default/web": None}
+    assert with_hairpins(standing, less) is less
     none = with_hairpins(standing, {"default/web": None, "default/other": None})[HAIRPINS]
     assert none is not None
     assert none.elements == {}
+    both = WEB._replace(endpoints=(HERE, Endpoint("10.0.0.2", 8080, True)))
+    more = with_hairpins(standing, {"default/web": part([both])})[HAIRPINS]
+    assert more is not None
+    assert [key for _, key in more.elements] == ["10.0.0.1 . 10.0.0.1", "10.0.0.2 . 10.0.0.2"]
+    after = {**standing, "default/web": part([both]), HAIRPINS: more}
+    assert with_hairpins(after, {"default/web": part([WEB])})[HAIRPINS] == standing[HAIRPINS]
+    assert with_hairpins({}, after)[HAIRPINS] == more
     moved = {"default/web": part([WEB._replace(endpoints=(HERE, Endpoint("10.0.1.9", 80)))])}
     assert with_hairpins(standing, moved) is moved
