@@ -180,8 +180,9 @@ def test_ends_without_an_agent_are_told_exactly_and_restarted_once(
         assert status.restartCount == (name == "again"), name
     again = api.running("again").status.containerStatuses[0]
     assert again.restartCount == 1
-    begun = (cluster.root / NODE / "logs" / f"default_again_{mortals['again']}" / "main").glob("*.log")
-    assert sorted(log.name for log in begun if log.stat().st_size) == ["0.log", "1.log"]
+    logs = cluster.root / NODE / "logs" / f"default_again_{mortals['again']}" / "main"
+    eventually(lambda: (logs / "1.log").stat().st_size, 15, "the first word of the second instance")
+    assert sorted(log.name for log in logs.glob("*.log") if log.stat().st_size) == ["0.log", "1.log"]
 
 
 def test_a_pod_deleted_by_force_without_an_agent_is_cleared_away_on_its_return(cluster: Cluster, api: Api) -> None:

@@ -34,6 +34,10 @@ OBJECTS = """
 """
 
 
+POOL = (os.cpu_count() or 1) + 4
+"""Threads that the agent's event loop may start at any time, when so many are asked for at once, and keeps."""
+
+
 def lives() -> Iterator[tuple[pod_pb2.Pod, str]]:
     """Pods, and the status to which each comes: what runs, what ends, what fails at each stage of its start."""
     number = 0
@@ -116,7 +120,7 @@ def test_pods_that_came_and_went_leave_every_counter_as_it_was(
 ) -> None:
     pods = lives()
     eventually(lambda: counters(cluster, NODE)["processes in pods"] == 0, what="an empty node")
-    come_and_go(api, pods, 2 * AT_ONCE)  # what is made once: threads, filters, the first log directory
+    come_and_go(api, pods, 2 * AT_ONCE)  # what is made once: filters, the first log directory
     before, connections = settled(cluster), tracked(cluster, NODE)
     come_and_go(api, pods, count // 2)
     half = memory(cluster, NODE)
@@ -126,6 +130,8 @@ def test_pods_that_came_and_went_leave_every_counter_as_it_was(
     def same() -> bool:
         nonlocal after
         after = counters(cluster, NODE)
+        if before["threads"] < after["threads"] <= before["threads"] + POOL:
+            after["threads"] = before["threads"]
         return after == before
 
     try:
