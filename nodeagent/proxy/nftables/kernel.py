@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from nodeagent import netlink
 from nodeagent.proxy.inspection import Inspection
+from nodeagent.proxy.libnftables import Run
 from nodeagent.proxy.mode import Ranges, RulesRefused
 from nodeagent.proxy.nftables import adopt, lines, messages
 from nodeagent.proxy.nftables.differences import (
@@ -32,7 +33,6 @@ from nodeagent.proxy.nftables.differences import (
     layout_stamp,
     with_hairpins,
 )
-from nodeagent.proxy.nftables.library import Run
 from nodeagent.proxy.nftables.parts import Key, Part, Value
 from nodeagent.proxy.nftables.reading import Reader, Shape, elements
 from nodeagent.proxy.nftables.script import Changes, Layout, Script, first_error, only_grows, rule_count, script

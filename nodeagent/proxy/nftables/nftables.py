@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from nodeagent.garbage import uncollected
 from nodeagent.proxy.changes import Changes, answering, deaf
 from nodeagent.proxy.inspection import Inspection
+from nodeagent.proxy.libnftables import Run, runner
 from nodeagent.proxy.mode import Ranges, RulesRefused, RulesUnavailable, Wanted
 from nodeagent.proxy.nftables import kernel
 from nodeagent.proxy.nftables.differences import HAIRPINS
 from nodeagent.proxy.nftables.kernel import Blamed, Table
-from nodeagent.proxy.nftables.library import Run, runner
 from nodeagent.proxy.nftables.parts import NOTHING, Part, host_part, part, places
 from nodeagent.proxy.nftables.table import TABLE
 from nodeagent.proxy.services import HostPort, ServicePort
