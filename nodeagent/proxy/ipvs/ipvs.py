@@ -13,8 +13,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -74,12 +73,6 @@ async def _in_thread(work: Callable[[], T]) -> T:
         raise RulesUnavailable(str(error)) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    ports: tuple[ServicePort, ...]
-    part: Part
-
-
 class IpvsMode:
     """See mode.Mode."""
 
@@ -92,7 +85,10 @@ class IpvsMode:
         self._marks = Marks(_marks(saved))
         self._kept_marks = self._marks.given
         self._scheduler = scheduler
-        self._entries: dict[str, _Entry] = {}
+        self._services: Mapping[str, tuple[ServicePort, ...]] = {}
+        """What was wanted last."""
+        self._owed: frozenset[str] = frozenset()
+        """Who was refused then."""
         self._standing: dict[str, Part] = {}
         self._host_ports: tuple[HostPort, ...] | None = None
         self._is_adopted = False
@@ -120,17 +116,18 @@ class IpvsMode:
         asked = functools.partial(_asked, wanted)
         spared = self._spared.among(asked, time.monotonic())
         while True:
-            entries, parts, refused = self._made(wanted, spared)
+            parts, changed = self._made(wanted)
+            refused = self._settle(parts, changed, spared)
             if not self._is_adopted and (wanted.kept or refused):
                 self._standing = dict(await _in_thread(lambda: self._node.found(wanted.ranges)))
                 self._is_adopted = True
                 self._shares.anew(self._standing)
                 continue
             try:
-                failed = await self._write(parts, wanted.ranges)
+                failed = await self._write(parts, changed, wanted.ranges)
             except RulesRefused:
-                changed = {key: new for key, new in parts.items() if self._standing.get(key) is not new}
-                at_fault = await _in_thread(functools.partial(node.at_fault, changed, wanted.ranges))
+                new = {key: parts[key] for key in changed if key in parts and self._standing.get(key) is not parts[key]}
+                at_fault = await _in_thread(functools.partial(node.at_fault, new, wanted.ranges))
                 if not at_fault:
                     raise
                 self._spared.note(at_fault, asked, time.monotonic())
@@ -141,14 +138,17 @@ class IpvsMode:
         bad = refused | failed
         self._host_ports = None if HOST_PORTS in bad else wanted.host_ports
         self._ranges, self._standing, self._is_adopted = wanted.ranges, parts, True
-        self._entries = {key: entry for key, entry in entries.items() if key not in bad}
+        self._services, self._owed = wanted.services, frozenset(bad)
         return bad
 
-    async def _write(self, parts: dict[str, Part], ranges: Ranges) -> dict[str, str]:
+    async def _write(self, parts: dict[str, Part], changed: Collection[str], ranges: Ranges) -> dict[str, str]:
+        def work() -> dict[str, str]:
+            self._keep_marks()
+            return self._node.apply(parts, changed, ranges)
+
         with self._answering():
             try:
-                await _in_thread(self._keep_marks)
-                return await _in_thread(lambda: self._node.apply(parts, ranges))
+                return await _in_thread(work)
             except BaseException:
                 self._node.forget()
                 self._shares.anew(self._standing)
@@ -161,37 +161,50 @@ class IpvsMode:
             replace(self._saved, json.dumps(given).encode())
             self._kept_marks = given
 
-    def _made(
-        self, wanted: Wanted, spared: Mapping[str, str]
-    ) -> tuple[dict[str, _Entry], dict[str, Part], dict[str, str]]:
-        """The parts of all, those that are the same as before as the same values, and who cannot have his.
+    def _made(self, wanted: Wanted) -> tuple[dict[str, Part], Collection[str]]:
+        """The parts of all, those that are the same as before as the same values, and whose may be others."""
+        same = wanted.ranges == self._ranges
+        services, kept = wanted.services, wanted.kept
+        if same:
+            changed = self._changed(wanted)
+        else:
+            changed = {**self._standing, **services}.keys()
+            self._marks.keep(services.keys() | kept)
+        parts = dict(self._standing)
+        for key in sorted(changed, key=lambda key: (key in services, key)):  # what is given up is free for the others
+            if key in services:
+                slots = self._marks.settle(key, mark_names(services[key]))
+                parts[key] = part(services[key], wanted.ranges, self._scheduler, slots)
+            elif key not in kept:
+                self._marks.settle(key, ())
+                parts.pop(key, None)
+        if not same or wanted.host_ports != self._host_ports or HOST_PORTS not in parts:
+            parts[HOST_PORTS] = host_ports(wanted.host_ports)
+        return parts, {*changed, HOST_PORTS}
+
+    def _changed(self, wanted: Wanted) -> Collection[str]:
+        """Who may have another part than before, those among them who were refused."""
+        changed = wanted.changed_since(self._services)
+        if changed is None:
+            had, services = self._services.get, wanted.services
+            changed = [key for key, ports in services.items() if had(key) is not ports]
+            changed += [key for key in self._standing if key not in services and key != HOST_PORTS]
+        return {*changed, *self._owed} - {HOST_PORTS}
+
+    def _settle(self, parts: dict[str, Part], changed: Iterable[str], spared: Mapping[str, str]) -> dict[str, str]:
+        """Let the first have what two want; the other keeps what it had, as who is spared does.
 
         spared: what nft said of those that it refuses.
         """
-        same = wanted.ranges == self._ranges
-        entries: dict[str, _Entry] = {}
-        self._marks.keep(wanted.services.keys() | wanted.kept)
-        parts = {key: self._standing[key] for key in wanted.kept if key in self._standing}
-        for key, ports in wanted.services.items():
-            old = self._entries.get(key) if same else None
-            if old is None or old.ports is not ports:
-                slots = self._marks.settle(key, mark_names(ports))
-                old = _Entry(ports, part(ports, wanted.ranges, self._scheduler, slots))
-            entries[key], parts[key] = old, old.part
-        if same and wanted.host_ports == self._host_ports and HOST_PORTS in self._standing:
-            parts[HOST_PORTS] = self._standing[HOST_PORTS]
-        else:
-            parts[HOST_PORTS] = host_ports(wanted.host_ports)
-        return entries, parts, self._settle(entries, parts, spared)
-
-    def _settle(self, entries: dict[str, _Entry], parts: dict[str, Part], spared: Mapping[str, str]) -> dict[str, str]:
-        """Let the first have what two want; the other keeps what it had, as who is spared does."""
         before = self._standing
-        asked = {key: (before[key], _NONE) for key in before.keys() - parts.keys()}
-        asked |= {key: (before.get(key, _NONE), new) for key, new in parts.items() if before.get(key) is not new}
+        # Always in one order, since of two the first one has it.
+        asked = {
+            key: (before.get(key, _NONE), parts.get(key, _NONE))
+            for key in sorted(changed)
+            if before.get(key) is not parts.get(key)
+        }
         refused = self._shares.exchange(asked, {key: words for key, words in spared.items() if key in asked})
         for key in refused:
-            entries.pop(key, None)
             parts[key] = asked[key][0]
         return refused
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -41,6 +42,29 @@ class Union:
     remote: set[str] = field(default_factory=set)
     elements: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Uses:
+    """What several parts may have, and how many do; and the sum of their digests."""
+
+    addresses: Counter[str] = field(default_factory=Counter)
+    remote: Counter[str] = field(default_factory=Counter)
+    digest: int = 0
+
+    def exchange(self, old: Iterable[Part], new: Iterable[Part]) -> None:
+        """Some parts go, others come in their place."""
+        for part in new:
+            self.digest += part.digest
+            self.addresses.update(part.addresses)
+            self.remote.update(part.remote)
+        for part in old:
+            self.digest -= part.digest
+            for counter, items in ((self.addresses, part.addresses), (self.remote, part.remote)):
+                for item in items:
+                    counter[item] -= 1
+                    if not counter[item]:
+                        del counter[item]
 
 
 def union(parts: Iterable[Part]) -> Union:
@@ -84,6 +108,7 @@ class Node:
         self._standing: Standing = {}
         self._since: dict[tuple[Front, Target], float] = {}
         self._rules = Ruleset()
+        self._uses = Uses()
         self._is_known = False
 
     def close(self) -> None:
@@ -115,16 +140,23 @@ class Node:
         elements, standing = lines.listed(ruleset.read()).elements, self._ipvs.standing(ruleset.addresses())
         return adopt.parts(elements, adopt.chains(ruleset.text()), standing, ranges)
 
-    def apply(self, parts: Parts, ranges: Ranges) -> dict[str, str]:
-        """Bring the kernel to parts. Returns refusals by IPVS and of addresses, by service."""
+    def apply(self, parts: Parts, touched: Iterable[str], ranges: Ranges) -> dict[str, str]:
+        """Bring the kernel to parts. Returns refusals by IPVS and of addresses, by service.
+
+        touched: all those whose part is another one than it was, or is gone, and maybe others.
+        """
         known = self._is_known and ranges == self._ranges
         self._is_known = False
-        changed = {key for key in {**self._parts, **parts} if self._parts.get(key) is not parts.get(key)}
-        old = {key: self._parts[key] for key in changed if key in self._parts}
-        before, self._parts, self._ranges = self._parts, dict(parts), ranges
+        changed = [key for key in touched if self._parts.get(key) is not parts.get(key)]
+        old = [self._parts[key] for key in changed if key in self._parts]
         new = {key: parts[key] for key in changed if key in parts}
+        before, self._parts, self._ranges = self._parts, parts, ranges
         try:
-            refused = self._change(union(old.values()), new) if known else self._whole()
+            if known:
+                self._uses.exchange(old, new.values())
+                refused = self._change(union(old), new)
+            else:
+                refused = self._whole()
         except BaseException:
             self._parts = before
             raise
@@ -147,8 +179,8 @@ class Node:
         """From old to the parts that have come in its place; what costs, costs for these alone."""
         new = union(parts.values())
         come = new.addresses - old.addresses - self._others
-        gone = old.addresses - self._all("addresses") - self._others
-        appeared, left = new.remote - old.remote, old.remote - self._all("remote")
+        gone = old.addresses - self._uses.addresses.keys() - self._others
+        appeared, left = new.remote - old.remote, old.remote - self._uses.remote.keys()
         refused = self._put_addresses(come)
         fronts = {**old.servers, **new.servers}
         failed = self._perform(list(servers.additions(self._those(fronts), new.servers)))
@@ -165,13 +197,11 @@ class Node:
     def _those(self, fronts: Iterable[Front]) -> Standing:
         return {front: self._standing[front] for front in fronts if front in self._standing}
 
-    def _all(self, of: str) -> set[str]:
-        return {item for part in self._parts.values() for item in getattr(part, of)}
-
     def _whole(self) -> dict[str, str]:
         """From whatever there is to all parts; nothing is written where it is right."""
         assert self._ranges is not None
-        wanted = union(self._parts.values())
+        wanted, self._uses = union(self._parts.values()), Uses()
+        self._uses.exchange((), self._parts.values())
         stale = self._open_device()
         kernel.set_up()
         have = device.addresses(self._route, self._index)
@@ -229,9 +259,8 @@ class Node:
     def _digest(self) -> str:
         """A number for the whole table."""
         assert self._ranges is not None
-        shared = sorted(self._others & self._all("addresses")) if self._others else []
-        total = sum(part.digest for part in self._parts.values())
-        return hex(hash_of(table.base(self._ranges) + "".join(shared)) + total)
+        shared = sorted(self._others & self._uses.addresses.keys())
+        return hex(hash_of(table.base(self._ranges) + "".join(shared)) + self._uses.digest)
 
     def _note(self) -> None:
         """Keep with the device what the table is and looks like, for a later look and for the next agent."""
@@ -242,7 +271,11 @@ class Node:
 
     def _perform(self, steps: list[Step]) -> dict[Step, str]:
         refused = self._ipvs.perform(steps)
-        self._standing = servers.after(self._standing, (step for step in steps if step not in refused))
+        done = [step for step in steps if step not in refused]
+        there = self._those({step.front: None for step in done})
+        for front in there:
+            del self._standing[front]
+        self._standing |= servers.after(there, done)
         return refused
 
     def _put_addresses(self, wanted: Set[str]) -> dict[str, str]:

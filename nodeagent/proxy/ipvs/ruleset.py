@@ -1,4 +1,4 @@
-"""The ipvs mode's nftables table in the kernel: written by `nft`, looked at by netlink.
+"""The ipvs mode's nftables table in the kernel: written by libnftables or `nft`, looked at by netlink.
 
     generation as after our last writing ──► stands; no process, no reading
     another generation ──► somebody changed rules: ours too, if they are not what they were (a fingerprint of all of it)
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 from nodeagent import netlink
 from nodeagent.proxy.ipvs.table import SETS, TABLE
+from nodeagent.proxy.libnftables import runner
 from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
 
 _NETLINK_NETFILTER = 12
@@ -83,8 +84,11 @@ class Ruleset:
 
 
 def load(text: str) -> None:
-    """Have nft do all of it, or nothing. Raises RulesRefused, RulesUnavailable."""
-    _nft(["-f", "-"], text)
+    """Do all of it, or nothing. Raises RulesRefused, RulesUnavailable."""
+    try:
+        runner()(text)
+    except RulesRefused as error:
+        raise _refused(str(error)) from None
 
 
 def refusal(text: str) -> str:
@@ -114,9 +118,12 @@ def _nft(arguments: list[str], text: str = "") -> str:
     except subprocess.TimeoutExpired:
         raise RulesUnavailable(f"nft did not end within {_DEADLINE:g} s") from None
     if done.returncode != 0:
-        words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise RulesRefused(f"nft: {words[0]}")
+        raise _refused(done.stderr or f"exit status {done.returncode}")
     return done.stdout
+
+
+def _refused(words: str) -> RulesRefused:
+    return RulesRefused(f"nft: {words.strip().splitlines()[0]}")
 
 
 def generation() -> int:

@@ -14,6 +14,7 @@ name as comment, by which a restarted agent knows them. Owns the table `ip podpl
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network
 
@@ -36,6 +37,7 @@ SETS = {
 _WHERE, _NUMBER = "ip daddr . meta l4proto . th dport", "meta l4proto . th dport"
 
 
+@functools.lru_cache(maxsize=1)
 def base(ranges: Ranges) -> str:
     """The table without any service, in place of what stands."""
     lines = [f"table ip {TABLE}", f"delete table ip {TABLE}", f"table ip {TABLE} {{"]
