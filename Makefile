@@ -49,6 +49,7 @@ bench: setup  ## every claim beside its peer: tables, plots, bench/results/*.jso
 
 bench-services: setup  ## service rules at size, our modes beside layout replicas of kube-proxy's; SIZES="1000x2 10000x2"
 	@.venv/bin/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@scripts/setup-vm --optional
 	@SIZES="$(SIZES)" $(python) -m bench services
 
 clean: down  ## the cluster, the virtual environment and the generated stubs

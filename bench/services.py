@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.results import RESULTS, Row, described
-from bench.rules import cluster, race
+from bench.rules import cluster, guest, race
 from bench.rules.race import Found, Outcome
 from bench.rules.scale import Size, parse
 from bench.rules.trial import PACKETS, Figures
@@ -72,7 +72,8 @@ def sizes(text: str) -> list[Size]:
 def run(wanted: Sequence[Size], say: Callable[[str], None]) -> tuple[Found, cluster.Figures]:
     """Measure: the rules alone, then a cluster."""
     through = cluster.run(say)
-    return race.race(wanted, say), through
+    found = race.race(wanted, say)
+    return found | guest.race(found, say), through
 
 
 # ── what is claimed ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -82,8 +83,8 @@ def rows(found: Found) -> list[Row]:
     """Our claims that have a goal, beside the replica of the same mode."""
     made: list[Row] = []
     for name, size, measure, goal in _claims(found):
-        ours, theirs = found[name].get(size), found.get(f"replica of {name}", {}).get(size)
-        peer = f"layout replica{_why(theirs)}" if theirs is not None else _why(ours).lstrip(", ")
+        ours, (peer, theirs) = found[name].get(size), _peer(found, name, size)
+        peer = f"{peer}{_why(theirs)}" if theirs is not None else _why(ours).lstrip(", ")
         claim = f"{name}, {size}: {measure.name}"
         figures = _figure(measure, ours), _figure(measure, theirs)
         made.append(Row(claim, measure.unit, *figures, peer, goal, False, COMMAND))
@@ -115,11 +116,17 @@ def _claims(found: Found) -> list[tuple[str, Size, Measure, float | None]]:
         *(("nftables", THIRTY, packet, 10.0) for packet in packets),
     ]
     for name, outcomes in found.items():
-        if name != "nftables" and not name.startswith("replica"):
+        if not name.startswith(("nftables", "replica")):
             wanted.append((name, TEN, one, 30.0))
             if isinstance(outcomes.get(TEN), Figures):
                 wanted += [(name, TEN, cold, None), (name, TEN, many, None)]
     return [claim for claim in wanted if claim[1] in found[claim[0]]]
+
+
+def _peer(found: Found, name: str, size: Size) -> tuple[str, Outcome | None]:
+    if name.endswith(guest.IN_VM):
+        return "our nftables there", found.get(f"nftables{guest.IN_VM}", {}).get(size)
+    return "layout replica", found.get(f"replica of {name}", {}).get(size)
 
 
 def _why(outcome: Outcome | None) -> str:
