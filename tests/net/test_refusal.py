@@ -11,7 +11,7 @@ from nodeagent.proxy.iptables.isolate import Entries, Entry, Isolator
 from nodeagent.proxy.iptables.kernel import Iptables
 from nodeagent.proxy.iptables.rules import Part, Tables, assemble, part
 from nodeagent.proxy.ipvs import ipvs, table
-from nodeagent.proxy.ipvs.ruleset import Ruleset
+from nodeagent.proxy.ipvs.ruleset import Ruleset, connect
 from nodeagent.proxy.mode import RulesRefused, Step, Wanted
 from nodeagent.proxy.nftables import nftables
 from nodeagent.proxy.services import ServicePort, ports_of
@@ -203,7 +203,10 @@ def test_a_service_that_nft_refuses_holds_up_no_other_in_mode_ipvs(balancing: Wo
 
 def test_the_table_of_mode_ipvs_stands_though_nft_refuses_a_change(world: World) -> None:
     def scenario() -> None:
-        rules = Ruleset()
+        with connect() as connection:
+            refuses(Ruleset(connection))
+
+    def refuses(rules: Ruleset) -> None:
         rules.write(table.base(RANGES), "one")
         seen = rules.note()
         with pytest.raises(RulesRefused, match="nft: "):

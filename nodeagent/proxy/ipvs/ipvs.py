@@ -97,7 +97,8 @@ class IpvsMode:
         self._spared = Spared()
         self._ranges: Ranges | None = None
         self._changes: dict[tuple[int, int], Changes] = {}
-        node.alone = lambda: deaf(self._changes.get(ADDRESSES))
+        node.deaf_to = lambda group: deaf(self._changes.get(group))
+        self._hear: Callable[[], None] = lambda: None
         self._heard = False
         self._due = 0.0
 
@@ -221,6 +222,8 @@ class IpvsMode:
                 raise
             finally:
                 self._due = time.monotonic() + min(_SHARE * (time.monotonic() - started), _LATEST)
+        if not self.certain:  # somebody has changed rules just when it was deaf
+            self._hear()
         return True if mended else None
 
     def listen(self, heard: Callable[[], None]) -> None:
@@ -231,6 +234,7 @@ class IpvsMode:
             self._heard = True
             heard()
 
+        self._hear = hear
         try:
             for group in (RULES, ADDRESSES):
                 self._changes[group] = Changes(hear, group)
@@ -240,15 +244,11 @@ class IpvsMode:
 
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
-        """Around work: what was heard before is answered by it, and its own changes are no news.
-
-        Rules of others that change meanwhile are seen by the generation; addresses must be heard of, but for ours.
-        """
+        """Around work: what was heard before is answered by it. Its own changes are no news (Node.deaf_to)."""
         self._heard = False
         with contextlib.ExitStack() as stack:
             for changes in self._changes.values():
                 stack.enter_context(answering(changes, lambda: self.written))
-            stack.enter_context(deaf(self._changes.get(RULES)))
             yield
 
     async def inspect(self, service: str, ports: tuple[ServicePort, ...], ranges: Ranges) -> Inspection:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nodeagent import netlink
+from nodeagent.proxy.changes import ADDRESSES, RULES
 from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.ipvs import adopt, device, kernel, lines, ruleset, servers, table
 from nodeagent.proxy.ipvs.plan import Addresses, Elements, Front, Part, Server, Target, hash_of
@@ -91,14 +92,14 @@ class Node:
         """hertz: the kernel's. run: where its settings are kept. Raises RulesUnavailable, OSError."""
         self.hertz = hertz
         self._saved = run / _SAVED
-        self._ipvs = kernel.Ipvs(hertz)
-        try:
-            self._route = netlink.Socket()
-        except BaseException:
-            self._ipvs.close()
-            raise
-        self.alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
-        """Around changes of addresses, which are ours then."""
+        with contextlib.ExitStack() as stack:
+            self._ipvs = kernel.Ipvs(hertz)
+            stack.callback(self._ipvs.close)
+            self._route = stack.enter_context(netlink.Socket())
+            self._netfilter = stack.enter_context(ruleset.connect())
+            self._sockets = stack.pop_all()
+        self.deaf_to: Callable[[tuple[int, int]], AbstractContextManager[None]] = lambda _: contextlib.nullcontext()
+        """Around changes of what a group is told of (changes.py), which are ours then."""
         self._lines = 0
         self._parts: Parts = {}
         self._ranges: Ranges | None = None
@@ -107,7 +108,7 @@ class Node:
         self._kept: dict[str, str] = {}
         self._standing: Standing = {}
         self._since: dict[tuple[Front, Target], float] = {}
-        self._rules = Ruleset()
+        self._rules = self._believed()
         self._uses = Uses()
         self._is_known = False
 
@@ -117,8 +118,10 @@ class Node:
             if self._is_known:
                 self._note()
         finally:
-            self._route.close()
-            self._ipvs.close()
+            self._sockets.close()
+
+    def _believed(self, digest: str = "", seen: str = "", written: int = 0) -> Ruleset:
+        return Ruleset(self._netfilter, digest, seen, written, lambda: self.deaf_to(RULES))
 
     @property
     def written(self) -> int:
@@ -135,9 +138,10 @@ class Node:
 
     def found(self, ranges: Ranges) -> Mapping[str, Part]:
         """What each service has in the kernel. Raises RulesUnavailable, RulesRefused, OSError."""
-        if not ruleset.fingerprint():
+        if not ruleset.fingerprint(self._netfilter):
             return {}
-        elements, standing = lines.listed(ruleset.read()).elements, self._ipvs.standing(ruleset.addresses())
+        standing = self._ipvs.standing(ruleset.addresses(self._netfilter))
+        elements = lines.listed(ruleset.read()).elements
         return adopt.parts(elements, adopt.chains(ruleset.text()), standing, ranges)
 
     def apply(self, parts: Parts, touched: Iterable[str], ranges: Ranges) -> dict[str, str]:
@@ -250,10 +254,10 @@ class Node:
             found = device.find(self._route)
             assert found is not None
             self._index, self._kept = found
-            return ruleset.addresses()
+            return ruleset.addresses(self._netfilter)
         if self._index != found[0]:
             self._index, self._kept = found
-            self._rules = Ruleset(self._kept.get("rules", ""), self._kept.get("seen", ""), self._rules.written)
+            self._rules = self._believed(self._kept.get("rules", ""), self._kept.get("seen", ""), self._rules.written)
         return set()
 
     def _digest(self) -> str:
@@ -282,14 +286,14 @@ class Node:
         if not wanted:
             return {}
         self._lines += len(wanted)
-        with self.alone():
+        with self.deaf_to(ADDRESSES):
             return device.put(self._route, self._index, wanted)
 
     def _take_addresses(self, unwanted: Set[str]) -> dict[str, str]:
         if not unwanted:
             return {}
         self._lines += len(unwanted)
-        with self.alone():
+        with self.deaf_to(ADDRESSES):
             return device.take(self._route, self._index, unwanted)
 
 
@@ -321,14 +325,14 @@ def _by_service(parts: Parts, failed: Mapping[Step, str], addresses: Mapping[str
 
 def inspect(made: Part, ranges: Ranges, hertz: int) -> Inspection:
     """What the kernel has of a service, read anew. Raises RulesUnavailable, RulesRefused, OSError."""
-    with netlink.Socket() as route:
+    with netlink.Socket() as route, ruleset.connect() as netfilter:
         have = _addresses(route)
+        there = lines.listed(ruleset.read()) if ruleset.fingerprint(netfilter) else lines.Listed()
     ipvs = kernel.Ipvs(hertz)
     try:
         standing = ipvs.standing(have.ours | made.addresses)
     finally:
         ipvs.close()
-    there = lines.listed(ruleset.read()) if ruleset.fingerprint() else lines.Listed()
     return lines.inspection(made, ranges, have, standing, there)
 
 
@@ -342,10 +346,10 @@ def remove(run: Path) -> None:
 
     Whatever of it somebody has deleted: the table knows the addresses as well as the device does.
     """
-    with netlink.Socket() as route:
+    with netlink.Socket() as route, ruleset.connect() as netfilter:
         if Path(servers.PATH).exists():  # else there are none; asking the kernel would load the module
-            _remove_servers(_addresses(route).ours | ruleset.addresses())
-        if ruleset.fingerprint():
+            _remove_servers(_addresses(route).ours | ruleset.addresses(netfilter))
+        if ruleset.fingerprint(netfilter):
             ruleset.load(table.removal())
         sysctl.restore(run / _SAVED)
         if device.find(route) is not None:

@@ -9,12 +9,14 @@ and with RulesRefused in nft's own words.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from nodeagent import netlink
 from nodeagent.proxy.ipvs.table import SETS, TABLE
@@ -31,10 +33,27 @@ _HEADER = struct.pack("!BBH", 2, 0, 0)  # struct nfgenmsg: AF_INET
 _DEADLINE = 30.0
 
 
-class Ruleset:
-    """What is believed of the table. digest: what it was made of; seen: its fingerprint right after, "" for unknown."""
+def connect() -> netlink.Socket:
+    """To be kept open: the kernel lets one be closed only when it has freed what was replaced, 10 ms later."""
+    return netlink.Socket(_NETLINK_NETFILTER)
 
-    def __init__(self, digest: str = "", seen: str = "", written: int = 0) -> None:
+
+class Ruleset:
+    """What is believed of the table. digest: what it was made of; seen: its fingerprint right after, "" for unknown.
+
+    deaf: around what changes the rules, for who hears of others' changes.
+    """
+
+    def __init__(
+        self,
+        connection: netlink.Socket,
+        digest: str = "",
+        seen: str = "",
+        written: int = 0,
+        deaf: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        self._connection = connection
+        self._deaf = deaf
         self.digest = digest
         self.written = written
         self._seen = seen
@@ -48,27 +67,28 @@ class Ruleset:
         """Whether the kernel has what was made of that. Raises OSError."""
         if digest != self.digest:
             return False
-        now = generation()
-        if now != self._generation and (not self._seen or self._seen != fingerprint()):
+        now = generation(self._connection)
+        if now != self._generation and (not self._seen or self._seen != fingerprint(self._connection)):
             return False
         self._generation = now
         return True
 
     def write(self, text: str, digest: str) -> None:
         """Load what makes the table that of the digest. Raises RulesRefused, RulesUnavailable, OSError."""
-        before, known = generation(), self._generation
-        if known != before and self._seen and self._seen == fingerprint():
+        before, known = generation(self._connection), self._generation
+        if known != before and self._seen and self._seen == fingerprint(self._connection):
             known = before  # what others have changed was their own
         held = self.digest, self._seen, self._generation
         self.digest, self._seen, self._generation = "", "", -1
         self.written += text.count("\n")
         try:
-            load(text)
+            with self._deaf():
+                load(text)
         except RulesRefused:
             # All or nothing: the table is as it was, or else the generation is another one.
             self.digest, self._seen, self._generation = held
             raise
-        after = generation()
+        after = generation(self._connection)
         self.digest = digest
         # One more is ours. Any other was somebody else's: then it is not known what stands.
         if after == before + 1 and (known == before or text.startswith(f"table ip {TABLE}\ndelete")):
@@ -77,8 +97,8 @@ class Ruleset:
     def note(self) -> str:
         """The fingerprint of what stands, "" where that is not known. Reads the table once after a writing."""
         if not self._seen and self._generation >= 0:
-            seen = fingerprint()
-            if generation() == self._generation:
+            seen = fingerprint(self._connection)
+            if generation(self._connection) == self._generation:
                 self._seen = seen
         return self._seen
 
@@ -126,27 +146,24 @@ def _refused(words: str) -> RulesRefused:
     return RulesRefused(f"nft: {words.strip().splitlines()[0]}")
 
 
-def generation() -> int:
+def generation(connection: netlink.Socket) -> int:
     """What changes whenever any rule of this network namespace does."""
-    with netlink.Socket(_NETLINK_NETFILTER) as connection:
-        header = struct.pack("!BBH", 0, 0, 0)
-        body = connection.ask(netlink.Request(_GET_GENERATION, 0, header, "ask for the nftables generation"))
+    header = struct.pack("!BBH", 0, 0, 0)
+    body = connection.ask(netlink.Request(_GET_GENERATION, 0, header, "ask for the nftables generation"))
     return int.from_bytes(netlink.attributes(body, 4)[_GENERATION], "big")
 
 
-def fingerprint() -> str:
+def fingerprint(connection: netlink.Socket) -> str:
     """A number for all rules and elements of the table, "" where there is none. The order of elements is no matter."""
     total = 0
-    with netlink.Socket(_NETLINK_NETFILTER) as connection:
-        for piece in _pieces(connection):
-            total += int.from_bytes(hashlib.blake2b(piece, digest_size=8).digest(), "big")
+    for piece in _pieces(connection):
+        total += int.from_bytes(hashlib.blake2b(piece, digest_size=8).digest(), "big")
     return f"{total & (1 << 64) - 1:016x}" if total else ""
 
 
-def addresses() -> set[str]:
+def addresses(connection: netlink.Socket) -> set[str]:
     """The service addresses that the table knows; none where there is no table."""
-    with netlink.Socket(_NETLINK_NETFILTER) as connection:
-        return {socket.inet_ntoa(_value(element)) for element in _elements(connection, "addresses")}
+    return {socket.inet_ntoa(_value(element)) for element in _elements(connection, "addresses")}
 
 
 def _value(element: bytes) -> bytes:
