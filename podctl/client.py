@@ -32,10 +32,10 @@ _CONFLICT_PAUSES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds before each further try of a change that another writer came before, at random up to twice as much."""
 _Answer = TypeVar("_Answer", bound=Message)
 # A dead peer is noticed in 15 s on a quiet watch; the server must permit pings this often. Without the bounds of the
-# reconnection, calls go on failing for up to two minutes after a server has come back.
+# reconnection, calls go on failing for up to two minutes after a server has come back. Its least is left at 20 s: it is
+# also what a connection has for its handshakes.
 _CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),

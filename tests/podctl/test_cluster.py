@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -246,6 +247,31 @@ def test_closed_pipe_ends_podctl_silently(podctl: Podctl, environment: dict[str,
         assert podctl("label", "pod", "web", "changed=yes").status == 0
         assert watch.wait(10) == 141
         assert watch.stderr.read() == ""
+
+
+async def slow_line(port: int, seconds: float) -> asyncio.Server:
+    """Leads to a port of this machine; whatever passes it, in either direction, takes that long."""
+
+    async def pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(1 << 16):
+                await asyncio.sleep(seconds)
+                sink.write(data)
+        finally:
+            sink.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
+
+    return await asyncio.start_server(connect, "127.0.0.1", 0)
+
+
+async def test_a_far_server_is_reached(podctl: Podctl, plane: ControlPlane) -> None:
+    async with await slow_line(plane.port, 0.15) as line:
+        server = "{}:{}".format(*line.sockets[0].getsockname())
+        found = await asyncio.to_thread(podctl, "get", "namespaces", "--server", server)
+    assert (found.status, found.err) == (0, "")
 
 
 @pytest.mark.parametrize("verb", ["get", "apply"])
