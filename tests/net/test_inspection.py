@@ -64,7 +64,8 @@ def balanced(spec: service_pb2.ServiceSpec) -> None:
 def test_what_stands_as_it_should_has_no_difference(moded: World) -> None:
     async def scenario(node: Node) -> None:
         changes = (lambda _: None, local, sticky, balanced)
-        for wanted in (ports(change, *ready) for change in changes for ready in ((), (R,), (A,))):
+        many = (A, B, *(f"10.77.2.{number}" for number in range(9, 12)))
+        for wanted in (ports(change, *ready) for change in changes for ready in ((), (R,), (A,), many)):
             async with programmed(node, wanted) as (_, inspect):
                 found = await inspect()
                 assert (list(found.missing), list(found.extra)) == ([], [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nodeagent.proxy.nftables import adopt
 from nodeagent.proxy.nftables.differences import by_elements, by_parts
 from nodeagent.proxy.nftables.parts import Part, host_part, part, places
-from nodeagent.proxy.nftables.table import CONTAINERS
+from nodeagent.proxy.nftables.table import CONTAINERS, PLAIN
 from nodeagent.proxy.services import Endpoint, HostPort, ServicePort
 
 HERE, THERE = Endpoint("10.0.0.1", 8080, True), Endpoint("10.0.1.1", 8080)
@@ -27,6 +27,18 @@ def test_each_place_leads_to_a_chain_by_the_number_of_endpoints() -> None:
     assert made.picks == {"pick-2", "node-pick-2"}
     assert made.hairpins == {"10.0.0.1"}
     assert places(made) == ["10.96.0.1 . tcp . 80", "tcp . 30080"]
+
+
+def test_more_endpoints_than_have_a_set_lead_there_by_a_map() -> None:
+    many = tuple(Endpoint(f"10.0.1.{number}", 8080) for number in range(PLAIN + 1))
+    place = "10.96.0.1 . tcp . 80"
+    for endpoints, key, value in (
+        (many[1:], (f"portals-{PLAIN}", place), ""),
+        (many, ("portals", place), f"goto pick-{PLAIN + 1}"),
+    ):
+        made = part([WEB._replace(endpoints=endpoints)])
+        assert made.elements[key] == (value, "default/web:http")
+        assert places(made) == [place, "tcp . 30080"]
 
 
 def test_without_endpoints_it_is_refused_and_without_local_ones_dropped() -> None:
