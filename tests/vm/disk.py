@@ -9,7 +9,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from tests.vm.kernel import CACHE, Unavailable, kernel, run
+from tests.vm.kernel import CACHE, Unavailable, alone, kernel, run
 from tests.vm.machine import CHECKOUT
 
 PACKAGES = (
@@ -61,10 +61,11 @@ def _base() -> Path:
     )
     key = hashlib.sha256(repr((codename, recipe)).encode()).hexdigest()[:12]
     base = CACHE / f"disk-{key}"
-    if not base.exists():
-        for old in CACHE.glob("disk-*"):
-            old.unlink()
-        _format(_tree(_bootstrap(codename)), base)
+    with alone("disk"):
+        if not base.exists():
+            for old in CACHE.glob("disk-*"):
+                old.unlink()
+            _format(_tree(_bootstrap(codename)), base)
     return base
 
 

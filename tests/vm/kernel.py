@@ -6,11 +6,14 @@ goes on where it stopped. Raises Unavailable, with what to do, where a program o
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gzip
 import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +54,22 @@ def kernel() -> Kernel:
     missing = [program for program in _PROGRAMS if not _which(program)]
     if missing:
         raise Unavailable(f"{', '.join(missing)} missing: scripts/setup-vm")
+    with alone("kernel"):
+        kept = next(CACHE.glob("kernel-*/boot/vmlinuz-*"), None)
+        tree = kept.parents[1] if kept else _unpack(_download())
+        image = next(tree.glob("boot/vmlinuz-*"))
+        release = image.name.removeprefix("vmlinuz-")
+        modules = tree / "lib" / "modules"
+        return Kernel(release, image, _initrd(tree, modules / release), modules)
+
+
+@contextlib.contextmanager
+def alone(what: str) -> Iterator[None]:
+    """While something of the cache is looked for and made: two processes of a test run may be the first to want it."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    kept = next(CACHE.glob("kernel-*/boot/vmlinuz-*"), None)
-    tree = kept.parents[1] if kept else _unpack(_download())
-    image = next(tree.glob("boot/vmlinuz-*"))
-    release = image.name.removeprefix("vmlinuz-")
-    modules = tree / "lib" / "modules"
-    return Kernel(release, image, _initrd(tree, modules / release), modules)
+    with (CACHE / f"{what}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def run(*argv: str | Path, cwd: Path | None = None, seconds: float = 300) -> str:

@@ -6,6 +6,7 @@ not to be had, nothing is remembered.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import subprocess
 from pathlib import Path
@@ -32,8 +33,9 @@ class Passed:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("a") as lines:
             lines.write(f"{test}\n")
-        for old in sorted(self._file.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-_STATES]:
-            old.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process of the run is at the same
+            for old in sorted(self._file.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-_STATES]:
+                old.unlink(missing_ok=True)
 
 
 def _file(checkout: Path) -> Path | None:
