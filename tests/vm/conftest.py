@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import site
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.disk import disk
-from tests.vm.kernel import Unavailable, kernel
+from tests.vm.kernel import Unavailable, alone, kernel
 from tests.vm.machine import CHECKOUT, Machine, Shape
 from tests.vm.resume import Passed
 
@@ -42,6 +45,15 @@ def vms() -> None:
         kernel()
     except Unavailable as reason:
         pytest.skip(f"no VM can be had here: {reason}")
+    _compile()
+
+
+def _compile() -> None:
+    """Bytecode of all that guests import: they can keep none, and would compile it at every start of a program."""
+    ours = (str(CHECKOUT / name) for name in ("podplane", "controlplane", "nodeagent", "podctl", "tests"))
+    argv = [sys.executable, "-m", "compileall", "-qq", *ours, *filter(os.path.isdir, site.getsitepackages())]
+    with alone("bytecode"):
+        subprocess.run(argv, capture_output=True, timeout=300, check=False)  # what cannot be compiled nobody imports
 
 
 @pytest.fixture(scope="module")
