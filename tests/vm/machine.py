@@ -6,7 +6,8 @@ host sees nothing of what the guest writes: files travel over the port. With a d
 and what is written stays over reboots and power cuts; the checkout is mounted read-only at its own path.
 
 A VM is processes that it started and a directory, all gone after close(), in whatever state it was. Deadlines are in
-seconds of an unhurried machine and are stretched by `slowness`, measured anew at every boot.
+seconds of an unhurried machine and are stretched by `slowness`, measured anew at every boot and multiplied by how many
+modules of a test run share the machine.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from tests.vm.kernel import HERE, kernel, virtiofsd
 CHECKOUT = HERE.parents[1]
 REFERENCE = 0.02
 """Seconds that the agent's piece of work takes on a machine that deadlines are written for."""
-BOOT_SECONDS = 180.0
+SHARES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+"""Modules of VMs that run at once: what others need while a boot is measured is not what they need later."""
+BOOT_SECONDS = 180.0 * SHARES
 """For a boot, whose slowness is not known yet."""
 CPU = "max,-la57,-erms,-smap,-smep,-xsave"
 """All that the emulator has, but for what makes a guest do dear things: page tables of five levels, copies byte by byte
@@ -249,7 +252,7 @@ class Machine:
             self._port.greeting(before, BOOT_SECONDS)
         except (GuestGone, TimeoutError) as error:
             raise AssertionError(f"VM {self.shape.name}: {error}; its console:\n{self.said()}") from None
-        self.slowness = max(1.0, self._port.seconds / REFERENCE)
+        self.slowness = max(1.0, self._port.seconds / REFERENCE) * SHARES
 
     def _power_off(self) -> None:
         for process in reversed(self._processes):

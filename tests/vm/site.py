@@ -88,10 +88,11 @@ class Site:
     # What people ask.
 
     def attempt(self, *arguments: str, text: str = "", seconds: float = 30) -> subprocess.CompletedProcess[str]:
-        """podctl, whatever it says."""
+        """podctl, whatever it says, within seconds of an unhurried machine."""
+        patience = seconds * (self._server.slowness if self._server else 1)
         argv = ["nsenter", f"--net={self._lan.pin}", str(_BIN / "podctl"), *arguments]
         environment = {"PATH": "/usr/bin:/bin", "PODPLANE_CONFIG": str(self.context), "HOME": "/nonexistent"}
-        return subprocess.run(argv, input=text, capture_output=True, text=True, timeout=seconds, env=environment)
+        return subprocess.run(argv, input=text, capture_output=True, text=True, timeout=patience, env=environment)
 
     def podctl(self, *arguments: str, text: str = "", seconds: float = 30) -> str:
         """podctl, which must succeed; asked again where an emulated server took too long to take a connection."""
