@@ -35,10 +35,11 @@ test: setup  ## every behaviour once, at most 15 minutes on 2 cores
 test-deep: setup  ## long sweeps, fuzzing and soaks
 	@$(python) -m pytest -m deep --timeout 3600 $(PYTEST)
 
-# RESUME=1: goes on where a run was cut, if no file has changed since.
+# RESUME=1: goes on where a run was cut, if no file has changed since. Two modules at a time, in the order of
+# tests/vm/conftest.py.
 test-vm: setup  ## real VMs under QEMU: IPVS, three nodes, cgroup v2, systemd, power cut; RESUME=1 goes on where it was cut
 	@scripts/setup-vm
-	@RESUME=$(RESUME) $(python) -m pytest -m vm --timeout 900 $(PYTEST)
+	@RESUME=$(RESUME) $(python) -m pytest -m vm -n 2 --dist loadfile --no-loadscope-reorder --timeout 900 $(PYTEST)
 
 check: setup  ## ruff, mypy --strict, import rules, fresh stubs, buf where npm is there
 	@scripts/check

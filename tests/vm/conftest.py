@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.vm.disk import disk
-from tests.vm.kernel import Unavailable, alone, kernel
+from tests.vm.kernel import HERE, Unavailable, alone, kernel
 from tests.vm.machine import CHECKOUT, Machine, Shape
 from tests.vm.resume import Passed
 
 _passed = cache(lambda: Passed(CHECKOUT))
+
+_LONGEST_FIRST = ("test_services", "test_cluster", "test_containers", "test_systemd", "test_nfs")
+"""Modules as two processes take them, so that both end together: a process takes the next when two tests are left."""
 
 MakeMachine = Callable[[Shape], Machine]
 MakeDisk = Callable[[str], Path]
@@ -25,10 +28,16 @@ MakeDisk = Callable[[str], Path]
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """RESUME=1 leaves out the long tests that have passed before, with not a file changed since."""
+    items.sort(key=_turn)
     known = _passed().tests() if os.environ.get("RESUME") else frozenset()
     done = [item for item in items if item.nodeid in known]
     items[:] = [item for item in items if item.nodeid not in known]
     config.hook.pytest_deselected(items=done)
+
+
+def _turn(item: pytest.Item) -> int:
+    first = item.path.parent == HERE and item.path.stem in _LONGEST_FIRST
+    return _LONGEST_FIRST.index(item.path.stem) if first else len(_LONGEST_FIRST)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
