@@ -18,7 +18,9 @@ def start(
     sink: Callable[[bytes], None] | None = None,
 ) -> Remote:
     """Start pytest in the guest with these arguments; sink gets its output as it comes."""
-    options = ["-q", "-p", "no:cacheprovider", "--timeout", f"{120 * machine.slowness:.0f}", "--color=no"]
+    # Hypothesis' plugin imports all of it, which takes an emulated Python as long as the rest of a start.
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--color=no"]
+    options += ["--timeout", f"{120 * machine.slowness:.0f}"]
     remote = machine.start(
         CHECKOUT / ".venv/bin/python",
         *("-m", "pytest", *options, *arguments),
