@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -78,17 +79,19 @@ asyncio.run(main(sys.argv[1]))
 
 
 @pytest.fixture(scope="module")
-def machines(boot: MakeMachine, make_disk: MakeDisk) -> tuple[Machine, Machine]:
-    lan = Lan("10.9.0.1/24")
-    server = boot(Shape("server", disk=make_disk("server"), nic=lan.nic(SERVER), cpus=1, memory=512))
-    server.shell(
-        "mkdir -p /export/sub && echo hello >/export/file && chmod -R 0777 /export"
-        " && echo '/export *(rw,sync,no_root_squash,insecure,no_subtree_check)' >/etc/exports"
-        " && systemctl unmask nfs-server && systemctl start nfs-server && exportfs -ra",
-        seconds=60,
-    )
-    client = boot(Shape("client", disk=make_disk("client"), nic=lan.nic("10.9.0.3"), cpus=2, memory=512))
-    return server, client
+def machines(boot: MakeMachine, make_disk: MakeDisk) -> Iterator[tuple[Machine, Machine]]:
+    with Lan("10.9.0.1/24") as lan:
+        server = boot(Shape("server", disk=make_disk("server"), nic=lan.nic(SERVER), cpus=1, memory=512))
+        server.shell(
+            "mkdir -p /export/sub && echo hello >/export/file && chmod -R 0777 /export"
+            " && echo '/export *(rw,sync,no_root_squash,insecure,no_subtree_check)' >/etc/exports"
+            " && systemctl unmask nfs-server && systemctl start nfs-server && exportfs -ra",
+            seconds=60,
+        )
+        client = boot(Shape("client", disk=make_disk("client"), nic=lan.nic("10.9.0.3"), cpus=2, memory=512))
+        yield server, client
+        server.close()
+        client.close()
 
 
 def test_a_share_is_mounted_and_a_silent_server_holds_up_its_own_pod_only(machines: tuple[Machine, Machine]) -> None:
