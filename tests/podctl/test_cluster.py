@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.podctl.conftest import ControlPlane, Podctl
+from tests.support.waiting import eventually
 
 _POD = """\
 apiVersion: v1
@@ -182,7 +183,7 @@ def test_create_makes_config_maps_and_secrets(podctl: Podctl, tmp_path: Path) ->
 def test_describe_events_and_timeline_tell_what_happened(podctl: Podctl, tmp_path: Path) -> None:
     _pod(podctl, tmp_path)
     podctl("wait", "--for=condition=PodScheduled=false", "pod/web")
-    podctl("wait", "--for=create", "events", "--all", "--timeout=5s")
+    eventually(lambda: "FailedScheduling" in podctl("events", "--for", "pod/web").out, what="the scheduler's event")
     for verb in (("describe", "pod", "we"), ("events", "--for", "pod/web"), ("timeline", "web")):
         outcome = podctl(*verb)
         assert outcome.status == 0, outcome.err
