@@ -30,12 +30,11 @@ NODE = "node-2"
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """The image names of the usual manifests, served on every address of this machine."""
-    registry = Registry(tmp_path_factory.mktemp("registry"), "0.0.0.0")
-    registry.push(NGINX, "library/nginx:1.20.0")
-    registry.push(CENTOS, "library/centos:7.9.2009")
-    registry.push(BUSYBOX, "library/busybox:1.28")
-    yield registry
-    registry.close()
+    with contextlib.closing(Registry(tmp_path_factory.mktemp("registry"), "0.0.0.0")) as registry:
+        registry.push(NGINX, "library/nginx:1.20.0")
+        registry.push(CENTOS, "library/centos:7.9.2009")
+        registry.push(BUSYBOX, "library/busybox:1.28")
+        yield registry
 
 
 @pytest.fixture(scope="session")

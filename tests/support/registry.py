@@ -42,7 +42,11 @@ class Registry:
         with (directory / "registry.log").open("wb") as log:
             argv = ["docker-registry", "serve", str(config)]
             self._process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        eventually(self._answers, 15, "docker-registry")
+        try:
+            eventually(self._answers, 15, "docker-registry")
+        except BaseException:
+            self.close()
+            raise
 
     def push(self, recipe: Recipe, reference: str) -> None:
         """Put an image there: `library/nginx:1.20.0`."""
