@@ -65,6 +65,25 @@ class Node:
 
 
 @contextlib.asynccontextmanager
+async def asked_meanwhile(node: Node, *ways: tuple[Path, str, int]) -> AsyncIterator[list[str]]:
+    """Ask all the time, one way after the other; yields who has answered, all in the end. Raises what failed."""
+    answered: list[str] = []
+    stop = asyncio.Event()
+
+    async def keep_asking() -> None:
+        while not stop.is_set():
+            for way in ways:
+                answered.append((await node.ask(*way))[0])
+
+    asking = asyncio.create_task(keep_asking())
+    try:
+        yield answered
+    finally:
+        stop.set()
+        await asking
+
+
+@contextlib.asynccontextmanager
 async def proxied(node: Node) -> AsyncIterator[None]:
     """Run the node's proxy; it must not have ended by itself."""
     node.proxy.on_programmed(node.said.append)

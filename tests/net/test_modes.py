@@ -19,6 +19,7 @@ from tests.net.proxied import (
     A,
     B,
     Node,
+    asked_meanwhile,
     empty,
     modes_of,
     on_node,
@@ -44,30 +45,15 @@ def test_a_node_changes_its_mode_without_losing_a_connection(world: World, first
     async def scenario(node: Node) -> None:
         async with proxied(node):
             await node.program(*WANTED)
-        failures: list[OSError] = []
-        stop = asyncio.Event()
-
-        async def keep_asking() -> int:
-            count = 0
-            while not stop.is_set():
-                for pin, address, port in ((node.world.client, NODE, 30080), (node.pods["a"], WEB, 80)):
-                    try:
-                        await node.ask(pin, address, port)
-                    except OSError as error:
-                        failures.append(error)
-                    count += 1
-            return count
-
-        asking = asyncio.create_task(keep_asking())
-        for mode in (second, first, second):
-            successor = Node(node.world, ProxySync(mode, node.world.directory, PACE), node.pods)
-            async with proxied(successor):
-                assert await successor.program(*WANTED) == ""
-                assert successor.proxy.mode == mode
-            assert modes_of(node.world) == {mode}
-        stop.set()
-        assert await asking > 20
-        assert failures == []
+        ways = (node.world.client, NODE, 30080), (node.pods["a"], WEB, 80)
+        async with asked_meanwhile(node, *ways) as answered:
+            for mode in (second, first, second):
+                successor = Node(node.world, ProxySync(mode, node.world.directory, PACE), node.pods)
+                async with proxied(successor):
+                    assert await successor.program(*WANTED) == ""
+                    assert successor.proxy.mode == mode
+                assert modes_of(node.world) == {mode}
+        assert len(answered) > 20
 
     world.mode = first
     on_node(world, scenario)

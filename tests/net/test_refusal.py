@@ -18,7 +18,7 @@ from nodeagent.proxy.services import ServicePort, ports_of
 from nodeagent.proxy.sync import ProxySync
 from podplane.v1 import service_pb2
 from tests.net.kernel import CLIENT, NODE, World, command, inside, until
-from tests.net.proxied import PACE, RANGES, WEB, A, B, Node, empty, on_node, ours, proxied, web
+from tests.net.proxied import PACE, RANGES, WEB, A, B, Node, asked_meanwhile, empty, on_node, ours, proxied, web
 from tests.nodeagent.proxy.objects import service, slice_of
 
 
@@ -55,34 +55,19 @@ def test_a_restarted_agent_that_searches_for_a_bad_service_takes_no_rule_from_ot
     async def scenario(node: Node) -> None:
         async with proxied(node):
             await node.program([web()[0], empty()], [web(B)[1]])
-        failures: list[OSError] = []
-        stop = asyncio.Event()
-
-        async def keep_asking() -> int:
-            count = 0
-            while not stop.is_set():
-                try:
-                    await node.ask(node.world.client, NODE, 30080)
-                    await node.ask(node.world.client, WEB, 80)
-                except OSError as error:
-                    failures.append(error)
-                count += 1
-            return count
-
-        asking = asyncio.create_task(keep_asking())
-        iptables = await Iptables.open()
-        standing = {key: Entry(None, found) for key, found in adopt.parts(await iptables.found()).items()}
-        assert sorted(standing) == ["default/empty", "default/web"]
-        ports = ports_of(web()[0], [web(A, B)[1]], "node-1")
-        refused = Part({"PODPLANE-SVC-BAD": ("-j REJECT",)}, portals=("-j PODPLANE-SVC-BAD",))
-        wanted = {f"default/{name}": Entry((), Part()) for name in "bcdefghi"}
-        wanted |= {"default/a": Entry((), refused), "default/web": Entry(ports, part(ports, RANGES))}
-        isolator = Isolator(iptables.apply, joined)
-        stands, errors = await isolator.apply(standing, wanted)
-        await iptables.close()
-        stop.set()
-        assert await asking > 2
-        assert failures == []
+        ways = (node.world.client, NODE, 30080), (node.world.client, WEB, 80)
+        async with asked_meanwhile(node, *ways) as answered:
+            iptables = await Iptables.open()
+            standing = {key: Entry(None, found) for key, found in adopt.parts(await iptables.found()).items()}
+            assert sorted(standing) == ["default/empty", "default/web"]
+            ports = ports_of(web()[0], [web(A, B)[1]], "node-1")
+            refused = Part({"PODPLANE-SVC-BAD": ("-j REJECT",)}, portals=("-j PODPLANE-SVC-BAD",))
+            wanted = {f"default/{name}": Entry((), Part()) for name in "bcdefghi"}
+            wanted |= {"default/a": Entry((), refused), "default/web": Entry(ports, part(ports, RANGES))}
+            isolator = Isolator(iptables.apply, joined)
+            stands, errors = await isolator.apply(standing, wanted)
+            await iptables.close()
+        assert len(answered) > 4
         assert list(errors) == ["default/a"]
         assert sorted(stands) == sorted({*wanted} - {"default/a"})
         assert await node.ask(node.world.client, NODE, 30080) in (("a", "10.77.1.1"), ("b", "10.77.1.1"))
