@@ -8,12 +8,10 @@ left out, and goes with the next writing.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Mapping
 
 from nodeagent.proxy.ipvs.plan import Elements, Front, Part, Server, digest_of
 from nodeagent.proxy.ipvs.servers import Standing, Virtual
-from nodeagent.proxy.mode import Ranges
 
 _CHAIN = re.compile(r"\tchain (\S+) \{\n(.*?)\t\}\n", re.DOTALL)
 _MARK = re.compile(r"meta mark set (0x[0-9a-f]+) accept")
@@ -27,26 +25,23 @@ def chains(text: str) -> dict[str, tuple[str, ...]]:
     return {name: tuple(line.strip() for line in rules.splitlines()) for name, rules in _CHAIN.findall(text)}
 
 
-def parts(elements: Elements, chains: Chains, standing: Standing, ranges: Ranges) -> dict[str, Part]:
+def parts(elements: Elements, chains: Chains, standing: Standing) -> dict[str, Part]:
     """What each service has. elements: of the whole table."""
     found: dict[str, dict[tuple[str, str], tuple[str, str]]] = {}
     for key, (verdict, owner) in elements.items():
         if owner:
             found.setdefault(owner, {})[key] = verdict, owner
-    reaching = {key.split(" ")[0] for name, key in elements if name == "themselves"}
-    return {owner: _part(own, chains, standing, reaching, IPv4Network(ranges.pod_cidr)) for owner, own in found.items()}
+    return {owner: _part(own, chains, standing) for owner, own in found.items()}
 
 
-def _part(own: Elements, chains: Chains, standing: Standing, reaching: Collection[str], pods: IPv4Network) -> Part:
+def _part(own: Elements, chains: Chains, standing: Standing) -> Part:
     led = sorted({verdict.removeprefix("goto ") for verdict, _ in own.values() if verdict.startswith("goto port-")})
     ways = {name: chains[name] for name in led if name in chains}
     fronts = {_front(key) for name, key in own if name == "served"}
     fronts |= {Front(mark=int(mark, 16)) for rules in ways.values() for mark in _MARK.findall("\n".join(rules))}
     servers = {front: _server(standing[front]) for front in fronts if front in standing}
-    targets = {address for server in servers.values() for address, _ in server.targets}
-    remote = frozenset(item for item in targets & set(reaching) if IPv4Address(item) not in pods)
     addresses = frozenset(key.split(" ")[0] for name, key in own if name in _AT_ADDRESS)
-    return Part(servers, addresses, remote, own, ways, digest_of(own, ways, remote))
+    return Part(servers, addresses, own, ways, digest_of(own, ways))
 
 
 def _front(key: str) -> Front:

@@ -120,7 +120,7 @@ class IpvsMode:
             parts, changed = self._made(wanted)
             refused = self._settle(parts, changed, spared)
             if not self._is_adopted and (wanted.kept or refused):
-                self._standing = dict(await _in_thread(lambda: self._node.found(wanted.ranges)))
+                self._standing = dict(await _in_thread(lambda: self._node.found()))
                 self._is_adopted = True
                 self._shares.anew(self._standing)
                 continue

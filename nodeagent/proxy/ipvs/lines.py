@@ -68,8 +68,7 @@ def inspection(
 ) -> Inspection:
     """made: what the service should have now. standing: virtual servers, of ours."""
     addresses = made.addresses - have.others
-    shared = {("addresses", each) for each in addresses} | {("themselves", f"{each} . {each}") for each in made.remote}
-    elements = {**made.elements, **dict.fromkeys(shared, ("", ""))}
+    elements = {**made.elements, **table.listed(addresses)}
     lengths = {name: _length(rules) for name, rules in {**table.chains(ranges), **made.chains}.items()}
     wanted = [*_addresses(addresses), *_wanted(made), *_elements(elements), *_chains(lengths)]
     mine = {key: value for key, value in there.elements.items() if key in elements or _is_at(key, made)}

@@ -22,7 +22,7 @@ from nodeagent import netlink
 from nodeagent.proxy.changes import ADDRESSES, RULES
 from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.ipvs import adopt, device, kernel, lines, ruleset, servers, table
-from nodeagent.proxy.ipvs.plan import Addresses, Elements, Front, Part, Server, Target, hash_of
+from nodeagent.proxy.ipvs.plan import Addresses, Front, Part, Server, Target, hash_of
 from nodeagent.proxy.ipvs.ruleset import Ruleset
 from nodeagent.proxy.ipvs.servers import Standing, Step
 from nodeagent.proxy.mode import Ranges, RulesRefused
@@ -40,7 +40,6 @@ class Union:
 
     servers: dict[Front, Server] = field(default_factory=dict)
     addresses: set[str] = field(default_factory=set)
-    remote: set[str] = field(default_factory=set)
     elements: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -50,7 +49,6 @@ class Uses:
     """What several parts may have, and how many do; and the sum of their digests."""
 
     addresses: Counter[str] = field(default_factory=Counter)
-    remote: Counter[str] = field(default_factory=Counter)
     digest: int = 0
 
     def exchange(self, old: Iterable[Part], new: Iterable[Part]) -> None:
@@ -58,14 +56,12 @@ class Uses:
         for part in new:
             self.digest += part.digest
             self.addresses.update(part.addresses)
-            self.remote.update(part.remote)
         for part in old:
             self.digest -= part.digest
-            for counter, items in ((self.addresses, part.addresses), (self.remote, part.remote)):
-                for item in items:
-                    counter[item] -= 1
-                    if not counter[item]:
-                        del counter[item]
+            for item in part.addresses:
+                self.addresses[item] -= 1
+                if not self.addresses[item]:
+                    del self.addresses[item]
 
 
 def union(parts: Iterable[Part]) -> Union:
@@ -73,16 +69,9 @@ def union(parts: Iterable[Part]) -> Union:
     for part in parts:
         made.servers.update(part.servers)
         made.addresses.update(part.addresses)
-        made.remote.update(part.remote)
         made.elements.update(part.elements)
         made.chains.update(part.chains)
     return made
-
-
-def _listed(addresses: Iterable[str], remote: Iterable[str]) -> Elements:
-    """The entries that several services may have."""
-    keys = [("addresses", item) for item in addresses] + [("themselves", f"{item} . {item}") for item in remote]
-    return dict.fromkeys(keys, ("", ""))
 
 
 class Node:
@@ -136,13 +125,13 @@ class Node:
         """Believe nothing of what stands."""
         self._is_known = False
 
-    def found(self, ranges: Ranges) -> Mapping[str, Part]:
+    def found(self) -> Mapping[str, Part]:
         """What each service has in the kernel. Raises RulesUnavailable, RulesRefused, OSError."""
         if not ruleset.fingerprint(self._netfilter):
             return {}
         standing = self._ipvs.standing(ruleset.addresses(self._netfilter))
         elements = lines.listed(ruleset.read()).elements
-        return adopt.parts(elements, adopt.chains(ruleset.text()), standing, ranges)
+        return adopt.parts(elements, adopt.chains(ruleset.text()), standing)
 
     def apply(self, parts: Parts, touched: Iterable[str], ranges: Ranges) -> dict[str, str]:
         """Bring the kernel to parts. Returns refusals by IPVS and of addresses, by service.
@@ -183,12 +172,12 @@ class Node:
         """From old to the parts that have come in its place; what costs, costs for these alone."""
         new = union(parts.values())
         come = new.addresses - old.addresses - self._others
-        gone = old.addresses - self._uses.addresses.keys() - self._others
-        appeared, left = new.remote - old.remote, old.remote - self._uses.remote.keys()
+        # Not a set less all that are used: that goes through both.
+        gone = {item for item in old.addresses if item not in self._uses.addresses} - self._others
         refused = self._put_addresses(come)
         fronts = {**old.servers, **new.servers}
         failed = self._perform(list(servers.additions(self._those(fronts), new.servers)))
-        before, after = {**old.elements, **_listed(gone, left)}, {**new.elements, **_listed(come, appeared)}
+        before, after = {**old.elements, **table.listed(gone)}, {**new.elements, **table.listed(come)}
         chains = {name: rules for name, rules in new.chains.items() if old.chains.get(name) != rules}
         if text := table.update(before, after, old.chains.keys() - new.chains.keys(), chains):
             self._rules.write(text, self._digest())
@@ -216,7 +205,7 @@ class Node:
         self._standing = self._ipvs.standing(have.ours | wanted.addresses | stale)
         failed = self._perform(list(servers.additions(self._standing, wanted.servers)))
         if not self._rules.stands(digest := self._digest()):
-            elements = {**wanted.elements, **_listed(due, wanted.remote)}
+            elements = {**wanted.elements, **table.listed(due)}
             text = table.base(self._ranges) + table.update({}, elements, (), wanted.chains)
             self._rules.write(text, digest)
         self._note()

@@ -85,8 +85,6 @@ class Part:
     servers: Mapping[Front, Server] = field(default_factory=dict)
     addresses: frozenset[str] = frozenset()
     """Of the service itself."""
-    remote: frozenset[str] = frozenset()
-    """Of endpoints on other nodes, which may reach themselves by way of this one. Other services may have them too."""
     elements: Elements = field(default_factory=dict)
     chains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -116,13 +114,11 @@ def part(ports: Sequence[ServicePort], ranges: Ranges, scheduler: str, slots: Ma
         if port.is_external and port.endpoints:
             chains[_chain(port)] = tuple(_external(port, ranges, slots))
     addresses = {port.cluster_ip for port in ports} | {item for port in ports for item in port.load_balancer_ips}
-    remote = {item.address for port in ports for item in port.reachable if not item.local}
-    digest = digest_of(elements, chains, remote)
-    return Part(servers, frozenset(addresses), frozenset(remote), elements, chains, digest)
+    return Part(servers, frozenset(addresses), elements, chains, digest_of(elements, chains))
 
 
-def digest_of(elements: Elements, chains: Mapping[str, tuple[str, ...]], remote: Iterable[str] = ()) -> int:
-    return hash_of(repr((sorted(elements.items()), sorted(chains.items()), sorted(remote))))
+def digest_of(elements: Elements, chains: Mapping[str, tuple[str, ...]]) -> int:
+    return hash_of(repr((sorted(elements.items()), sorted(chains.items()))))
 
 
 def hash_of(text: str) -> int:

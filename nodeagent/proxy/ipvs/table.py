@@ -114,6 +114,11 @@ def update(old: Elements, new: Elements, gone: Iterable[str], chains: Mapping[st
     return "".join(f"{line}\n" for line in lines)
 
 
+def listed(addresses: Iterable[str]) -> Elements:
+    """The entries of addresses, which several services may have."""
+    return {("addresses", item): ("", "") for item in addresses}
+
+
 def _each(verb: str, elements: Elements, *, values: bool = True) -> Iterator[str]:
     grouped: dict[str, list[str]] = {}
     for (name, key), value in sorted(elements.items()):

@@ -46,19 +46,17 @@ def test_what_is_in_the_kernel_is_what_was_made_and_can_be_written_again(world: 
 
     def write(parts: dict[str, Part]) -> tuple[str, str]:
         whole = union(parts.values())
-        shared = {("addresses", item) for item in whole.addresses}
-        shared |= {("themselves", f"{item} . {item}") for item in whole.remote}
-        elements = {**whole.elements, **dict.fromkeys(shared, ("", ""))}
+        elements = {**whole.elements, **table.listed(whole.addresses)}
         ruleset.load(table.base(RANGES) + table.update({}, elements, (), whole.chains))
         return ruleset.text(), ruleset.read()
 
     text, listed = inside(world.node, lambda: write(made))
-    found = adopt.parts(lines.listed(listed).elements, adopt.chains(text), standing(made), RANGES)
+    found = adopt.parts(lines.listed(listed).elements, adopt.chains(text), standing(made))
     assert found.keys() == made.keys()
     for service, had in made.items():
         again = found[service]
         assert again.servers == {front: server for front, server in had.servers.items() if server.targets}, service
-        assert (again.addresses, again.remote, again.elements) == (had.addresses, had.remote, had.elements), service
+        assert (again.addresses, again.elements) == (had.addresses, had.elements), service
         assert again.chains.keys() == had.chains.keys()
     again_text, _ = inside(world.node, lambda: write(found))
     assert sorted(again_text.splitlines()) == sorted(text.splitlines())

@@ -26,9 +26,16 @@ def test_one_virtual_server_serves_the_cluster_address_and_the_node_port() -> No
     found = made(WEB)
     targets = frozenset({("10.77.1.2", 8080), ("10.77.2.9", 8080)})
     assert found.servers == {Front("tcp", "10.96.0.10", 80): Server("rr", 0, targets)}
-    assert (set(found.addresses), set(found.remote)) == ({"10.96.0.10"}, {"10.77.2.9"})
+    assert set(found.addresses) == {"10.96.0.10"}
     assert set(found.elements) == {("served", AT), ("node_ports", "tcp . 30080")}
     assert any("dnat ip to 10.96.0.10:80" in rule for rules in found.chains.values() for rule in rules)
+
+
+def test_other_endpoints_are_a_matter_of_virtual_servers_alone() -> None:
+    inside = WEB._replace(node_port=0)
+    before, after = made(inside), made(inside._replace(endpoints=(HERE,)))
+    assert (before.elements, before.chains, before.digest) == (after.elements, after.chains, after.digest)
+    assert before.servers != after.servers
 
 
 def test_affinity_is_the_virtual_servers_own() -> None:

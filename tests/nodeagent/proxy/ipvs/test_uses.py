@@ -11,7 +11,6 @@ from nodeagent.proxy.ipvs.plan import Part
 PARTS = st.builds(
     Part,
     addresses=st.frozensets(st.sampled_from(["10.96.0.1", "10.96.0.2", "192.0.2.7"])),
-    remote=st.frozensets(st.sampled_from(["10.64.1.5", "10.64.2.5"])),
     digest=st.integers(0, 9),
 )
 
