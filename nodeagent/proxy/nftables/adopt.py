@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from nodeagent.proxy.nftables.parts import Key, Part, Value
-from nodeagent.proxy.nftables.table import FRONTENDS, LOCAL_SLOTS, Container, Rules, endpoint_set, is_pick, pick_chain
+from nodeagent.proxy.elements import Container, Key, Value
+from nodeagent.proxy.nftables.parts import Part
+from nodeagent.proxy.nftables.table import FRONTENDS, LOCAL_SLOTS, Rules, endpoint_set, is_pick, pick_chain
 
 _BY_NODE, _BACKENDS = "node-", "backends-"
 

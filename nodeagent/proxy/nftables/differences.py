@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from nodeagent.proxy.elements import Changes, Container, Key, Value
 from nodeagent.proxy.mode import Ranges
-from nodeagent.proxy.nftables.parts import NOTHING, Key, Part, Value
-from nodeagent.proxy.nftables.script import Changes, Layout, rule_count
+from nodeagent.proxy.nftables.parts import NOTHING, Part
+from nodeagent.proxy.nftables.script import Layout, rule_count
 from nodeagent.proxy.nftables.table import (
     CONTAINERS,
     USUAL_PICKS,
-    Container,
     Rules,
     base,
     is_pick,

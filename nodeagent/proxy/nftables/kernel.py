@@ -18,10 +18,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from nodeagent import netlink
+from nodeagent.proxy import messages
+from nodeagent.proxy.elements import Changes, Key, Value
 from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.libnftables import Run
 from nodeagent.proxy.mode import Ranges, RulesRefused
-from nodeagent.proxy.nftables import adopt, lines, messages
+from nodeagent.proxy.nftables import adopt, lines
 from nodeagent.proxy.nftables.differences import (
     Delta,
     Parts,
@@ -33,15 +35,15 @@ from nodeagent.proxy.nftables.differences import (
     layout_stamp,
     with_hairpins,
 )
-from nodeagent.proxy.nftables.parts import Key, Part, Value
+from nodeagent.proxy.nftables.parts import Part
 from nodeagent.proxy.nftables.reading import Reader, Shape, elements
-from nodeagent.proxy.nftables.script import Changes, Layout, Script, first_error, only_grows, rule_count, script
+from nodeagent.proxy.nftables.script import Layout, Script, first_error, only_grows, rule_count, script
 from nodeagent.proxy.nftables.table import CONTAINERS, TABLE, Rules, base
 from nodeagent.proxy.services import ServicePort
+from nodeagent.proxy.writer import Writer
 
 log = logging.getLogger(__name__)
 
-_NETLINK_NETFILTER = 12
 _PURGES = 5
 _TRIES = 3
 """Times that something is written before a refusal counts although somebody else changed rules meanwhile."""
@@ -89,8 +91,7 @@ class Table:
         """Lines and elements given to the kernel so far."""
         self._run = run
         self._reader = Reader()
-        # Kept: to close one, the kernel waits until what was deleted last is freed, 5 to 15 ms.
-        self._writer = netlink.Socket(_NETLINK_NETFILTER)
+        self._writer = Writer()
         self._ranges = Ranges("", "")
         self._parts: dict[str, Part] = {}
         self._layout: Layout | None = None
@@ -235,13 +236,11 @@ class Table:
 
     def _write_elements(self, layout: Layout, changes: Changes) -> None:
         try:
-            requests = messages.requests(changes, layout.containers)
+            requests = messages.requests(TABLE, changes, layout.containers)
             with self._writing(layout, changes.count):
-                self._writer.transact(messages.SUBSYSTEM, requests)
+                self._writer.write(requests)
         except OSError as error:
             log.info("the kernel does not take elements by netlink, nft is asked: %s", error)
-            self._writer.close()  # with all that it was still to say
-            self._writer = netlink.Socket(_NETLINK_NETFILTER)
             self._write_words(script(layout, layout, changes), layout)
 
     def _write_words(self, made: Script, layout: Layout) -> None:

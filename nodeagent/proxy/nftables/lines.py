@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from nodeagent.proxy.elements import Container, Key, Value
 from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.mode import Ranges
 from nodeagent.proxy.nftables import adopt
-from nodeagent.proxy.nftables.parts import Key, Part, Value, part
+from nodeagent.proxy.nftables.parts import Part, part
 from nodeagent.proxy.nftables.script import rule_count
-from nodeagent.proxy.nftables.table import CONTAINERS, Container, base, frontends, pick_chain, pick_rules
+from nodeagent.proxy.nftables.table import CONTAINERS, base, frontends, pick_chain, pick_rules
 from nodeagent.proxy.services import ServicePort
 from nodeagent.proxy.ways import FORWARD, NODE, NODE_PORT, OUTSIDE, Way
 

@@ -11,11 +11,11 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from nodeagent.proxy.elements import Container, Key, Value
 from nodeagent.proxy.nftables.table import (
     FRONTENDS,
     LOCAL_SLOTS,
     PLAIN,
-    Container,
     Rules,
     affinity_map,
     backends,
@@ -24,11 +24,6 @@ from nodeagent.proxy.nftables.table import (
     pick_chain,
 )
 from nodeagent.proxy.services import Endpoint, HostPort, ServicePort
-
-Key = tuple[str, str]
-"""Container and key."""
-Value = tuple[str, str]
-"""What the key leads to ("" in a set), and the comment."""
 
 
 @dataclass(frozen=True, slots=True)

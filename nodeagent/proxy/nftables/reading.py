@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from operator import call
 
 from nodeagent import netlink
-from nodeagent.proxy.nftables.parts import Key, Value
+from nodeagent.proxy.elements import Key, Value
 from nodeagent.proxy.nftables.table import CONTAINERS, TABLE
 
 _NETLINK_NETFILTER = 12

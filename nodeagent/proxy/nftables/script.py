@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from nodeagent.proxy.nftables.parts import Key, Value
-from nodeagent.proxy.nftables.table import TABLE, Container, Rules
+from nodeagent.proxy.elements import Changes, Container, spelled
+from nodeagent.proxy.nftables.table import TABLE, Rules
 
 _HOOK = "type "
 _STATEMENT = 2000
@@ -28,18 +28,6 @@ class Layout:
     """What the table's comment says of the layout."""
     chains: Mapping[str, Rules | None] = field(default_factory=dict)
     containers: Mapping[str, Container] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Changes:
-    """Elements to delete and to add, each with the service that it is for, "" where that is not known."""
-
-    gone: list[tuple[str, Key]] = field(default_factory=list)
-    added: list[tuple[str, Key, Value]] = field(default_factory=list)
-
-    @property
-    def count(self) -> int:
-        return len(self.gone) + len(self.added)
 
 
 @dataclass(slots=True)
@@ -134,18 +122,12 @@ def _elements(made: Script, old: Layout, new: Layout, changes: Changes, *, apart
             lost.setdefault((owner if apart else "", container), []).append(key)
     won: dict[tuple[str, str], list[str]] = {}
     for owner, (container, key), value in changes.added:
-        spelled = _spelled(key, value, is_map=bool(new.containers[container].value))
-        won.setdefault((owner if apart else "", container), []).append(spelled)
+        element = spelled(key, value, is_map=bool(new.containers[container].value))
+        won.setdefault((owner if apart else "", container), []).append(element)
     for verb, found in (("delete", lost), ("add", won)):
         for (owner, container), items in found.items():
             for some in _some(items):
                 made.add(f"{verb} element ip {TABLE} {container} {{ {some} }}", owner)
-
-
-def _spelled(key: str, value: Value, *, is_map: bool) -> str:
-    leads_to, comment = value
-    named = f'{key} comment "{comment}"' if comment else key
-    return f"{named} : {leads_to}" if is_map else named
 
 
 def _some(items: Iterable[str]) -> Iterator[str]:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from nodeagent.proxy.elements import Container, container
 from nodeagent.proxy.mode import MASQUERADE_MARK, Ranges
 
 TABLE = "podplane-services"
@@ -27,29 +27,7 @@ _MARK = f"meta mark set meta mark or {MASQUERADE_MARK:#x}"
 _UNMARK = f"meta mark set meta mark and {~MASQUERADE_MARK & 0xFFFFFFFF:#x}"
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
-    """A map or set. key: its fields (ip, proto, port, slot); value: verdict, target (ip . port) or nothing (a set)."""
-
-    name: str
-    key: tuple[str, ...]
-    value: str
-    declaration: str
-
-    @property
-    def kind(self) -> str:
-        return "map" if self.value else "set"
-
-
-_TYPES = {"ip": "ipv4_addr", "proto": "inet_proto", "port": "inet_service"}
 PROTOCOLS = ("tcp", "udp")
-
-
-def _container(name: str, key: str, value: str) -> Container:
-    fields = tuple(key.split())
-    types = " . ".join(map(_TYPES.__getitem__, fields))
-    targets = {"verdict": " : verdict", "target": " : ipv4_addr . inet_service", "": ""}
-    return Container(name, fields, value, f"type {types}{targets[value]};")
 
 
 def _backends(protocol: str, *, node: bool) -> Container:
@@ -78,25 +56,25 @@ CONTAINERS: Mapping[str, Container] = {
     made.name: made
     for made in (
         # Where a port is asked for, by address and by the node's own port: with so many endpoints, or → who decides.
-        *(_container(frontends(node=False, count=count), "ip proto port", "") for count in _PLAIN),
-        *(_container(frontends(node=True, count=count), "proto port", "") for count in _PLAIN),
-        _container("portals", "ip proto port", "verdict"),
-        _container("node-ports", "proto port", "verdict"),
+        *(container(frontends(node=False, count=count), "ip proto port") for count in _PLAIN),
+        *(container(frontends(node=True, count=count), "proto port") for count in _PLAIN),
+        container("portals", "ip proto port", "verdict"),
+        container("node-ports", "proto port", "verdict"),
         # For ports with a policy of Local: who decides for those inside, and for those outside.
-        _container("inside", "ip proto port", "verdict"),
-        _container("node-inside", "proto port", "verdict"),
-        _container("outside", "ip proto port", "verdict"),
-        _container("node-outside", "proto port", "verdict"),
+        container("inside", "ip proto port", "verdict"),
+        container("node-inside", "proto port", "verdict"),
+        container("outside", "ip proto port", "verdict"),
+        container("node-outside", "proto port", "verdict"),
         *(_backends(protocol, node=node) for protocol in PROTOCOLS for node in (False, True)),
         # Ports without endpoints.
-        _container("refused", "ip proto port", ""),
-        _container("node-refused", "proto port", ""),
+        container("refused", "ip proto port"),
+        container("node-refused", "proto port"),
         # Ports with session affinity → who remembers.
-        _container("records", "ip proto port", "verdict"),
-        _container("node-records", "proto port", "verdict"),
-        _container("host-ports", "proto port", "target"),
-        _container("host-ports-at", "ip proto port", "target"),
-        _container("hairpins", "ip ip", ""),
+        container("records", "ip proto port", "verdict"),
+        container("node-records", "proto port", "verdict"),
+        container("host-ports", "proto port", "target"),
+        container("host-ports-at", "ip proto port", "target"),
+        container("hairpins", "ip ip"),
     )
 }
 """What is there whichever services there are."""
@@ -123,7 +101,7 @@ def affinity_map(name: str, seconds: int) -> Container:
 
 
 def endpoint_set(name: str) -> Container:
-    return _container(name, "ip port", "")
+    return container(name, "ip port")
 
 
 def base(ranges: Ranges) -> dict[str, Rules]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from nodeagent.proxy.elements import Changes
 from nodeagent.proxy.mode import Ranges
 from nodeagent.proxy.nftables.differences import HAIRPINS, by_parts, grown, layout_of, with_hairpins
 from nodeagent.proxy.nftables.parts import Part, part
-from nodeagent.proxy.nftables.script import Changes, only_grows, script
+from nodeagent.proxy.nftables.script import only_grows, script
 from nodeagent.proxy.services import Endpoint, ServicePort
 
 RANGES = Ranges("10.0.0.0/24", "10.0.0.0/16")

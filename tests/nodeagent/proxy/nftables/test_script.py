@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nodeagent.proxy.nftables.script import Changes, Layout, first_error, rule_count, script
+from nodeagent.proxy.elements import Changes
+from nodeagent.proxy.nftables.script import Layout, first_error, rule_count, script
 from nodeagent.proxy.nftables.table import CONTAINERS, affinity_map, endpoint_set, is_pick, pick_rules
 
 CLIENTS, KNOWN = affinity_map("aff-x", 60), endpoint_set("eps-x")

@@ -1,8 +1,8 @@
-"""Elements of the table as netlink messages: what nft makes of the same words, in a tenth of the time. Pure.
+"""Elements of a table as netlink messages: what nft makes of the same words, in a tenth of the time. Pure.
 
-Owns the encoding of elements, for containers that stand. Never sends anything (netlink.py does), and knows nothing of
-chains, rules and containers themselves: these are few, and nft's own words say them better (script.py). Raises
-KeyError, ValueError or OSError for what is no element. Source: linux/netfilter/nf_tables.h; reading.py decodes it.
+Owns the encoding of elements, for containers that stand. Never sends anything (writer.py does), and knows nothing of
+chains, rules and containers themselves: these are few, and nft's own words say them better. Raises KeyError, ValueError
+or OSError for what is no element. Source: linux/netfilter/nf_tables.h; nftables/reading.py decodes it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from nodeagent.netlink import NLM_F_CREATE, Request, attribute
-from nodeagent.proxy.nftables.script import Changes
-from nodeagent.proxy.nftables.table import TABLE, Container
+from nodeagent.proxy.elements import Changes, Container
 
 SUBSYSTEM = 10
 """NFNL_SUBSYS_NFTABLES."""
@@ -33,8 +32,9 @@ _ROOM = 60_000
 """Bytes of elements in one message: an attribute's length is a number of 16 bits."""
 
 
-def requests(changes: Changes, containers: Mapping[str, Container]) -> list[Request]:
+def requests(table: str, changes: Changes, containers: Mapping[str, Container]) -> list[Request]:
     """The messages of one transaction: what goes, then what comes. The changes are for containers that stand."""
+    which = attribute(_LIST_TABLE, f"{table}\0".encode())
     keyed = {name: _keyed(container.key) for name, container in containers.items()}
     valued = {name: _VALUES[container.value] for name, container in containers.items()}
     lost: dict[str, list[bytes]] = {}
@@ -44,12 +44,17 @@ def requests(changes: Changes, containers: Mapping[str, Container]) -> list[Requ
     for _, (container, key), (leads_to, comment) in changes.added:
         rest = valued[container](leads_to)
         won.setdefault(container, []).append(keyed[container](key, rest + _said(comment) if comment else rest))
-    made = [_request(_DELETE, 0, name, some) for name, items in lost.items() for some in _rooms(items)]
-    return made + [_request(_ADD, NLM_F_CREATE, name, some) for name, items in won.items() for some in _rooms(items)]
+    groups = (_DELETE, 0, lost), (_ADD, NLM_F_CREATE, won)
+    return [
+        _request(kind, flags, which, name, some)
+        for kind, flags, found in groups
+        for name, items in found.items()
+        for some in _rooms(items)
+    ]
 
 
-def _request(kind: int, flags: int, container: str, elements: bytes) -> Request:
-    names = attribute(_LIST_TABLE, f"{TABLE}\0".encode()) + attribute(_LIST_SET, f"{container}\0".encode())
+def _request(kind: int, flags: int, table: bytes, container: str, elements: bytes) -> Request:
+    names = table + attribute(_LIST_SET, f"{container}\0".encode())
     body = _HEADER + names + attribute(_LIST_ELEMENTS | _NESTED, elements)
     return Request(kind, flags, body, f"change elements of {container}")
 

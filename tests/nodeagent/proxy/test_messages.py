@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from nodeagent.proxy.nftables.messages import requests
-from nodeagent.proxy.nftables.parts import Key, Value
+from nodeagent.proxy.elements import Changes, Key, Value
+from nodeagent.proxy.messages import requests
 from nodeagent.proxy.nftables.reading import elements
-from nodeagent.proxy.nftables.script import Changes
-from nodeagent.proxy.nftables.table import CONTAINERS, endpoint_set
+from nodeagent.proxy.nftables.table import CONTAINERS, TABLE, endpoint_set
 
 ELEMENTS: dict[Key, Value] = {
     ("portals", "10.96.0.1 . tcp . 80"): ("goto pick-2", "default/web:http"),
@@ -29,7 +28,7 @@ ALL = {**CONTAINERS, "eps-x": endpoint_set("eps-x")}
 def test_what_is_written_is_what_the_kernel_would_tell() -> None:
     changes = Changes(added=[("default/web", key, value) for key, value in ELEMENTS.items()])
     found: dict[Key, Value] = {}
-    made = requests(changes, ALL)
+    made = requests(TABLE, changes, ALL)
     for request in made:
         container = request.asked.rpartition(" ")[2]
         found |= dict(elements(container, [request.body]))
@@ -39,7 +38,7 @@ def test_what_is_written_is_what_the_kernel_would_tell() -> None:
 
 def test_what_goes_is_named_before_what_comes_and_by_its_key_alone() -> None:
     key = ("portals", "10.96.0.1 . tcp . 80")
-    gone, come = requests(Changes(gone=[("", key)], added=[("", key, ("drop", ""))]), ALL)
+    gone, come = requests(TABLE, Changes(gone=[("", key)], added=[("", key, ("drop", ""))]), ALL)
     assert list(elements("portals", [gone.body])) == [(key, ("", ""))]
     assert list(elements("portals", [come.body])) == [(key, ("drop", ""))]
     assert gone.kind != come.kind
@@ -47,7 +46,7 @@ def test_what_goes_is_named_before_what_comes_and_by_its_key_alone() -> None:
 
 def test_many_elements_are_several_messages() -> None:
     keys = [("backends-tcp", f"10.0.{number // 200}.{number % 200} . 80 . 0") for number in range(5000)]
-    made = requests(Changes(added=[("", key, ("10.0.0.1 . 80", "")) for key in keys]), ALL)
+    made = requests(TABLE, Changes(added=[("", key, ("10.0.0.1 . 80", "")) for key in keys]), ALL)
     assert max(len(request.body) for request in made) < 1 << 16
     assert [key for request in made for key, _ in elements("backends-tcp", [request.body])] == keys
 
@@ -58,4 +57,4 @@ def test_many_elements_are_several_messages() -> None:
 )
 def test_what_is_no_element_is_refused(key: Key, value: Value) -> None:
     with pytest.raises(ValueError):
-        requests(Changes(added=[("", key, value)]), ALL)
+        requests(TABLE, Changes(added=[("", key, value)]), ALL)
