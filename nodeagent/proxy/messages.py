@@ -1,8 +1,8 @@
 """Elements of a table as netlink messages: what nft makes of the same words, in a tenth of the time. Pure.
 
 Owns the encoding of elements, for containers that stand. Never sends anything (writer.py does), and knows nothing of
-chains, rules and containers themselves: these are few, and nft's own words say them better. Raises KeyError, ValueError
-or OSError for what is no element. Source: linux/netfilter/nf_tables.h; nftables/reading.py decodes it.
+chains, rules and containers themselves: these are few, and nft's own words say them better. Raises NO_ELEMENT for what
+is none. Source: linux/netfilter/nf_tables.h; nftables/reading.py decodes it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from nodeagent.netlink import NLM_F_CREATE, Request, attribute
 from nodeagent.proxy.elements import Changes, Container
 
+NO_ELEMENT = KeyError, ValueError, OverflowError, OSError
 SUBSYSTEM = 10
 """NFNL_SUBSYS_NFTABLES."""
 _ADD, _DELETE = SUBSYSTEM << 8 | 12, SUBSYSTEM << 8 | 14

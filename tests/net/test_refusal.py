@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
 
 import pytest
 
+from nodeagent.proxy.elements import Changes
 from nodeagent.proxy.iptables import adopt
 from nodeagent.proxy.iptables.isolate import Entries, Entry, Isolator
 from nodeagent.proxy.iptables.kernel import Iptables
 from nodeagent.proxy.iptables.rules import Part, Tables, assemble, part
 from nodeagent.proxy.ipvs import ipvs, table
 from nodeagent.proxy.ipvs.ruleset import Ruleset, connect
+from nodeagent.proxy.ipvs.table import Update
 from nodeagent.proxy.mode import RulesRefused, Step, Wanted
 from nodeagent.proxy.nftables import nftables
 from nodeagent.proxy.services import ServicePort, ports_of
 from nodeagent.proxy.sync import ProxySync
+from nodeagent.proxy.writer import Writer
 from podplane.v1 import service_pb2
 from tests.net.kernel import CLIENT, NODE, World, command, inside, until
 from tests.net.proxied import PACE, RANGES, WEB, A, B, Node, asked_meanwhile, empty, on_node, ours, proxied, web
@@ -186,24 +192,62 @@ def test_a_service_that_nft_refuses_holds_up_no_other_in_mode_ipvs(balancing: Wo
     on_node(balancing, scenario)
 
 
-def test_the_table_of_mode_ipvs_stands_though_nft_refuses_a_change(world: World) -> None:
-    def scenario() -> None:
-        with connect() as connection:
-            refuses(Ruleset(connection))
+@pytest.mark.parametrize("key_and_verdict", [("tcp . 99999", "goto refuse"), ("tcp . 30080", "goto nowhere")])
+def test_the_table_of_mode_ipvs_stands_though_nft_refuses_a_change(
+    world: World, key_and_verdict: tuple[str, str]
+) -> None:
+    key, verdict = key_and_verdict
+    bad = Update(Changes(added=[("", ("node_ports", key), (verdict, ""))]))
 
     def refuses(rules: Ruleset) -> None:
-        rules.write(table.base(RANGES), "one")
+        rules.write(Update(Changes(), base=table.base(RANGES)), "one")
         seen = rules.note()
         with pytest.raises(RulesRefused, match="nft: "):
-            rules.write(f"add element ip {table.TABLE} node_ports {{ tcp . 99999 : goto refuse }}\n", "two")
+            rules.write(bad, "two")
         assert (rules.certain, rules.stands("one"), rules.stands("two"), rules.note()) == (True, True, False, seen)
         # What was refused hides no change by others.
         command(world.node, f"nft flush chain ip {table.TABLE} postrouting")
         with pytest.raises(RulesRefused):
-            rules.write(f"add element ip {table.TABLE} node_ports {{ tcp . 99999 : goto refuse }}\n", "two")
+            rules.write(bad, "two")
         assert not rules.stands("one")
 
-    inside(world.node, scenario)
+    with_ruleset(world, refuses)
+
+
+def test_elements_of_mode_ipvs_are_by_netlink_what_nft_makes_of_its_words(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    elements = {
+        ("served", "10.96.0.10 . tcp . 80"): ("", "default/web"),
+        ("closed", "10.96.0.11 . udp . 53"): ("drop", "default/dns"),
+        ("node_ports", "tcp . 30080"): ("goto refuse", "default/web"),
+        ("host_ports_at", "192.0.2.1 . tcp . 8080"): ("goto refuse", ""),
+        **table.listed({"10.96.0.10"}),
+    }
+    come, gone = table.changes({}, elements), table.changes(elements, {})
+
+    def compare(rules: Ruleset) -> None:
+        rules.write(Update(Changes(), base=table.base(RANGES)), "none")
+        empty = rules.note()
+        rules.write(Update(come), "some")
+        by_netlink = rules.note()
+        assert (rules.certain, rules.stands("some"), by_netlink == empty) == (True, True, False)
+        rules.write(Update(gone), "none")
+        assert rules.note() == empty
+        rules.write(Update(come, base=table.base(RANGES)), "some")
+        assert rules.note() == by_netlink
+
+    with_ruleset(world, compare)
+    assert caplog.messages == [], "nft was asked"
+
+
+def with_ruleset(world: World, work: Callable[[Ruleset], None]) -> None:
+    def run() -> None:
+        with connect() as connection, contextlib.closing(Writer()) as writer:
+            work(Ruleset(connection, writer))
+
+    inside(world.node, run)
 
 
 def heard(node: Node) -> list[tuple[str, str, str]]:

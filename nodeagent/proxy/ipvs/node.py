@@ -25,7 +25,9 @@ from nodeagent.proxy.ipvs import adopt, device, kernel, lines, ruleset, servers,
 from nodeagent.proxy.ipvs.plan import Addresses, Front, Part, Server, Target, hash_of
 from nodeagent.proxy.ipvs.ruleset import Ruleset
 from nodeagent.proxy.ipvs.servers import Standing, Step
+from nodeagent.proxy.ipvs.table import Update
 from nodeagent.proxy.mode import Ranges, RulesRefused
+from nodeagent.proxy.writer import Writer
 from nodeagent.sandbox import sysctl
 
 Parts = Mapping[str, Part]
@@ -86,6 +88,8 @@ class Node:
             stack.callback(self._ipvs.close)
             self._route = stack.enter_context(netlink.Socket())
             self._netfilter = stack.enter_context(ruleset.connect())
+            self._writer = Writer()
+            stack.callback(self._writer.close)
             self._sockets = stack.pop_all()
         self.deaf_to: Callable[[tuple[int, int]], AbstractContextManager[None]] = lambda _: contextlib.nullcontext()
         """Around changes of what a group is told of (changes.py), which are ours then."""
@@ -110,7 +114,7 @@ class Node:
             self._sockets.close()
 
     def _believed(self, digest: str = "", seen: str = "", written: int = 0) -> Ruleset:
-        return Ruleset(self._netfilter, digest, seen, written, lambda: self.deaf_to(RULES))
+        return Ruleset(self._netfilter, self._writer, digest, seen, written, lambda: self.deaf_to(RULES))
 
     @property
     def written(self) -> int:
@@ -179,8 +183,9 @@ class Node:
         failed = self._perform(list(servers.additions(self._those(fronts), new.servers)))
         before, after = {**old.elements, **table.listed(gone)}, {**new.elements, **table.listed(come)}
         chains = {name: rules for name, rules in new.chains.items() if old.chains.get(name) != rules}
-        if text := table.update(before, after, old.chains.keys() - new.chains.keys(), chains):
-            self._rules.write(text, self._digest())
+        update = Update(table.changes(before, after), chains, old.chains.keys() - new.chains.keys())
+        if update.count:
+            self._rules.write(update, self._digest())
         # As it stands after the additions: a virtual server whose real servers have all changed must not seem empty.
         there = self._those(fronts)
         failed |= self._perform(list(servers.removals(there, new.servers, self._since, time.monotonic())))
@@ -206,8 +211,7 @@ class Node:
         failed = self._perform(list(servers.additions(self._standing, wanted.servers)))
         if not self._rules.stands(digest := self._digest()):
             elements = {**wanted.elements, **table.listed(due)}
-            text = table.base(self._ranges) + table.update({}, elements, (), wanted.chains)
-            self._rules.write(text, digest)
+            self._rules.write(Update(table.changes({}, elements), wanted.chains, base=table.base(self._ranges)), digest)
         self._note()
         failed |= self._perform(list(servers.removals(self._standing, wanted.servers, self._since, time.monotonic())))
         self._since = {key: at for key, at in self._since.items() if key[0] in wanted.servers}
@@ -293,7 +297,7 @@ def at_fault(parts: Parts, ranges: Ranges) -> dict[str, str]:
     while groups:
         group = groups.pop()
         whole = union(parts[key] for key in group)
-        words = ruleset.refusal(base + table.update({}, whole.elements, (), whole.chains))
+        words = ruleset.refusal(Update(table.changes({}, whole.elements), whole.chains, base=base).text)
         if words and len(group) == 1:
             found[group[0]] = words
         elif words:

@@ -1,4 +1,4 @@
-"""The ipvs mode's nftables table in the kernel: written by libnftables or `nft`, looked at by netlink.
+"""The ipvs mode's nftables table in the kernel: looked at and, elements alone, written by netlink; else in nft's words.
 
     generation as after our last writing ──► stands; no process, no reading
     another generation ──► somebody changed rules: ours too, if they are not what they were (a fingerprint of all of it)
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import socket
 import struct
 import subprocess
@@ -19,9 +20,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 from nodeagent import netlink
-from nodeagent.proxy.ipvs.table import SETS, TABLE
+from nodeagent.proxy import messages
+from nodeagent.proxy.ipvs.table import CONTAINERS, TABLE, Update
 from nodeagent.proxy.libnftables import runner
 from nodeagent.proxy.mode import RulesRefused, RulesUnavailable
+from nodeagent.proxy.writer import Writer
+
+log = logging.getLogger(__name__)
 
 _NETLINK_NETFILTER = 12
 _NFT = 10 << 8
@@ -47,12 +52,14 @@ class Ruleset:
     def __init__(
         self,
         connection: netlink.Socket,
+        writer: Writer,
         digest: str = "",
         seen: str = "",
         written: int = 0,
         deaf: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self._connection = connection
+        self._writer = writer
         self._deaf = deaf
         self.digest = digest
         self.written = written
@@ -73,17 +80,17 @@ class Ruleset:
         self._generation = now
         return True
 
-    def write(self, text: str, digest: str) -> None:
-        """Load what makes the table that of the digest. Raises RulesRefused, RulesUnavailable, OSError."""
+    def write(self, update: Update, digest: str) -> None:
+        """Do what makes the table that of the digest. Raises RulesRefused, RulesUnavailable, OSError."""
         before, known = generation(self._connection), self._generation
         if known != before and self._seen and self._seen == fingerprint(self._connection):
             known = before  # what others have changed was their own
         held = self.digest, self._seen, self._generation
         self.digest, self._seen, self._generation = "", "", -1
-        self.written += text.count("\n")
+        self.written += update.count
         try:
             with self._deaf():
-                load(text)
+                self._do(update)
         except RulesRefused:
             # All or nothing: the table is as it was, or else the generation is another one.
             self.digest, self._seen, self._generation = held
@@ -91,8 +98,18 @@ class Ruleset:
         after = generation(self._connection)
         self.digest = digest
         # One more is ours. Any other was somebody else's: then it is not known what stands.
-        if after == before + 1 and (known == before or text.startswith(f"table ip {TABLE}\ndelete")):
+        if after == before + 1 and (known == before or update.base):
             self._generation = after
+
+    def _do(self, update: Update) -> None:
+        if not update.is_plain:
+            load(update.text)
+            return
+        try:
+            self._writer.write(messages.requests(TABLE, update.changes, CONTAINERS))
+        except messages.NO_ELEMENT as error:  # the kernel's words are an OSError
+            log.info("the kernel does not take elements by netlink, nft is asked: %s", error)
+            load(update.text)
 
     def note(self) -> str:
         """The fingerprint of what stands, "" where that is not known. Reads the table once after a writing."""
@@ -175,7 +192,7 @@ def _pieces(connection: netlink.Socket) -> Iterator[bytes]:
     table = netlink.attribute(_RULE_TABLE, TABLE.encode() + b"\0")
     for body in _dump(connection, netlink.Request(_GET_RULE, 0, _HEADER + table, f"list the rules of {TABLE}")):
         yield body[4:]
-    for name in (*SETS, "themselves"):
+    for name in CONTAINERS:
         yield from (name.encode() + element for element in _elements(connection, name))
 
 

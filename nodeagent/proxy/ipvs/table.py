@@ -1,4 +1,4 @@
-"""The nftables side of the ipvs mode, as text for `nft -f`: one table of our own. Pure.
+"""The nftables side of the ipvs mode: one table of our own, and what changes in it, as values and in nft's words. Pure.
 
     from outside or a pod ► prerouting ─┬─ a cluster address, asked from outside the pods' range: mark
     from the node itself  ► output ─────┴─ node port, load balancer, host port: to the port's chain (plan.py)
@@ -15,24 +15,30 @@ name as comment, by which a restarted agent knows them. Owns the table `ip podpl
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
+from nodeagent.proxy.elements import Changes, Container, Value, container, spelled
 from nodeagent.proxy.ipvs.plan import Elements
 from nodeagent.proxy.mode import MASQUERADE_MARK, Ranges
 
 TABLE = "podplane-ipvs"
 
-_PORT, _AT = "inet_proto . inet_service", "ipv4_addr . inet_proto . inet_service"
-SETS = {
-    "addresses": "type ipv4_addr",
-    "served": f"type {_AT}",
-    "closed": f"type {_AT} : verdict",
-    "closed_ports": f"type {_PORT} : verdict",
-    "balanced": f"type {_AT} : verdict",
-    "node_ports": f"type {_PORT} : verdict",
-    "host_ports": f"type {_PORT} : verdict",
-    "host_ports_at": f"type {_AT} : verdict",
+_PORT, _AT = "proto port", "ip proto port"
+CONTAINERS: Mapping[str, Container] = {
+    made.name: made
+    for made in (
+        container("addresses", "ip"),
+        container("served", _AT),
+        container("closed", _AT, "verdict"),
+        container("closed_ports", _PORT, "verdict"),
+        container("balanced", _AT, "verdict"),
+        container("node_ports", _PORT, "verdict"),
+        container("host_ports", _PORT, "verdict"),
+        container("host_ports_at", _AT, "verdict"),
+        container("themselves", "ip ip"),
+    )
 }
 _WHERE, _NUMBER = "ip daddr . meta l4proto . th dport", "meta l4proto . th dport"
 
@@ -41,9 +47,9 @@ _WHERE, _NUMBER = "ip daddr . meta l4proto . th dport", "meta l4proto . th dport
 def base(ranges: Ranges) -> str:
     """The table without any service, in place of what stands."""
     lines = [f"table ip {TABLE}", f"delete table ip {TABLE}", f"table ip {TABLE} {{"]
-    for name, kind in SETS.items():
-        lines.append(f"{'map' if ': verdict' in kind else 'set'} {name} {{ {kind}; }}")
-    lines.append(f"set themselves {{ type ipv4_addr . ipv4_addr; {_themselves(ranges.pod_cidr)} }}")
+    filled = {"themselves": _themselves(ranges.pod_cidr)}
+    for name, made in CONTAINERS.items():
+        lines.append(f"{made.kind} {name} {{ {made.declaration} {filled.get(name, '')} }}")
     for name, rules in chains(ranges).items():
         lines += [f"chain {name} {{", *rules, "}"]
     return "\n".join([*lines, "}"]) + "\n"
@@ -100,18 +106,46 @@ def chains(ranges: Ranges) -> Mapping[str, tuple[str, ...]]:
     }
 
 
-def update(old: Elements, new: Elements, gone: Iterable[str], chains: Mapping[str, tuple[str, ...]]) -> str:
-    """What turns the elements from old to new, takes chains away and writes chains anew; all or nothing."""
-    lines: list[str] = []
-    changed = {key for key, value in new.items() if old.get(key) != value}
-    lines += _each("delete", {key: old[key] for key in old if key not in new or key in changed}, values=False)
-    for name, rules in chains.items():
-        lines += [f"add chain ip {TABLE} {name}", f"flush chain ip {TABLE} {name}"]
-        lines += [f"add rule ip {TABLE} {name} {rule}" for rule in rules]
-    lines += _each("add", {key: new[key] for key in new if key in changed})
-    for name in gone:
-        lines += [f"flush chain ip {TABLE} {name}", f"delete chain ip {TABLE} {name}"]
-    return "".join(f"{line}\n" for line in lines)
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one transaction does. base: the table without any service, which comes first, in place of what stands."""
+
+    changes: Changes
+    chains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """To be written anew."""
+    gone: Collection[str] = ()
+    """Chains that go."""
+    base: str = ""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is of elements alone."""
+        return not (self.base or self.chains or self.gone)
+
+    @property
+    def count(self) -> int:
+        """Of elements, chains, rules, and lines of the base."""
+        return self.changes.count + sum(map(len, self.chains.values())) + len(self.gone) + self.base.count("\n")
+
+    @property
+    def text(self) -> str:
+        """As nft has it."""
+        lines = list(_each("delete", [(name, key) for _, (name, key) in self.changes.gone]))
+        for name, rules in self.chains.items():
+            lines += [f"add chain ip {TABLE} {name}", f"flush chain ip {TABLE} {name}"]
+            lines += [f"add rule ip {TABLE} {name} {rule}" for rule in rules]
+        lines += _each("add", [(name, _spelled(name, key, value)) for _, (name, key), value in self.changes.added])
+        for name in self.gone:
+            lines += [f"flush chain ip {TABLE} {name}", f"delete chain ip {TABLE} {name}"]
+        return self.base + "".join(f"{line}\n" for line in lines)
+
+
+def changes(old: Elements, new: Elements) -> Changes:
+    """What turns the elements from old to new."""
+    return Changes(
+        [(owner, key) for key, (_, owner) in old.items() if new.get(key) != old[key]],
+        [(value[1], key, value) for key, value in new.items() if old.get(key) != value],
+    )
 
 
 def listed(addresses: Iterable[str]) -> Elements:
@@ -119,14 +153,13 @@ def listed(addresses: Iterable[str]) -> Elements:
     return {("addresses", item): ("", "") for item in addresses}
 
 
-def _each(verb: str, elements: Elements, *, values: bool = True) -> Iterator[str]:
+def _each(verb: str, elements: Iterable[tuple[str, str]]) -> Iterator[str]:
     grouped: dict[str, list[str]] = {}
-    for (name, key), value in sorted(elements.items()):
-        grouped.setdefault(name, []).append(_element(key, *value) if values else key)
+    for name, words in elements:
+        grouped.setdefault(name, []).append(words)
     for name, items in grouped.items():
         yield f"{verb} element ip {TABLE} {name} {{ {', '.join(items)} }}"
 
 
-def _element(key: str, verdict: str, owner: str) -> str:
-    named = f'{key} comment "{owner}"' if owner else key
-    return f"{named} : {verdict}" if verdict else named
+def _spelled(name: str, key: str, value: Value) -> str:
+    return spelled(key, value, is_map=bool(CONTAINERS[name].value))

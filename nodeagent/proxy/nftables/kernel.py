@@ -239,7 +239,7 @@ class Table:
             requests = messages.requests(TABLE, changes, layout.containers)
             with self._writing(layout, changes.count):
                 self._writer.write(requests)
-        except OSError as error:
+        except messages.NO_ELEMENT as error:  # the kernel's words are an OSError
             log.info("the kernel does not take elements by netlink, nft is asked: %s", error)
             self._write_words(script(layout, layout, changes), layout)
 

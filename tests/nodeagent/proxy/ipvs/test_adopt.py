@@ -9,6 +9,7 @@ from nodeagent.proxy.ipvs.marks import Marks
 from nodeagent.proxy.ipvs.node import union
 from nodeagent.proxy.ipvs.plan import Part, Server, mark_names, part
 from nodeagent.proxy.ipvs.servers import Real, Standing, Virtual
+from nodeagent.proxy.ipvs.table import Update
 from nodeagent.proxy.mode import Ranges
 from nodeagent.proxy.services import Endpoint, ServicePort
 from tests.net.kernel import World, inside
@@ -47,7 +48,7 @@ def test_what_is_in_the_kernel_is_what_was_made_and_can_be_written_again(world: 
     def write(parts: dict[str, Part]) -> tuple[str, str]:
         whole = union(parts.values())
         elements = {**whole.elements, **table.listed(whole.addresses)}
-        ruleset.load(table.base(RANGES) + table.update({}, elements, (), whole.chains))
+        ruleset.load(Update(table.changes({}, elements), whole.chains, base=table.base(RANGES)).text)
         return ruleset.text(), ruleset.read()
 
     text, listed = inside(world.node, lambda: write(made))

@@ -77,7 +77,9 @@ def test_its_virtual_servers_and_elements_are_a_services_alone() -> None:
 
 def test_an_update_writes_what_differs_and_takes_a_chain_after_what_leads_to_it() -> None:
     before, after = made(WEB), made(WEB._replace(endpoints=()))
-    text = table.update(before.elements, after.elements, before.chains.keys() - after.chains.keys(), after.chains)
-    lines = text.splitlines()
+    gone = before.chains.keys() - after.chains.keys()
+    update = table.Update(table.changes(before.elements, after.elements), after.chains, gone)
+    lines = update.text.splitlines()
     assert [line.split()[0] for line in lines] == [*["delete"] * 2, *["add"] * 2, "flush", "delete"]
-    assert table.update(before.elements, before.elements, (), {}) == ""
+    assert (update.count, update.is_plain) == (5, False)
+    assert table.Update(table.changes(before.elements, before.elements)).count == 0
