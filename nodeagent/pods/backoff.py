@@ -32,3 +32,7 @@ def restart_delay(crashes: int) -> float:
 
 KILL_AGAIN = 5.0
 """Between SIGKILLs to something that has not ended."""
+
+KEPT = 10.0
+"""For how long an init container that is done leaves its remains: their removal would compete with the starts of other
+containers, of this pod and of others. The kubelet collects dead containers once a minute."""

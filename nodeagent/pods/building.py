@@ -44,7 +44,6 @@ from nodeagent.pods.state import (
 )
 from nodeagent.pods.stopping import stop_instance, stop_times
 
-_ON_THE_WAY = (PULLING, PULLED, CREATING, CREATED, STARTING)
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 
 
@@ -54,11 +53,9 @@ def advance(state: PodState, now: float) -> list[Effect]:
     current = _current(state)
     for container in current:
         effects += _container(state, container, now)
-    # What an ended init container left can wait: its removal would compete with the next one's creation.
-    if not any(container.stage in _ON_THE_WAY for container in current):
-        for container in state.containers:
-            if container not in current and container.remains and not container.live:
-                effects += remove_remains(container, now)
+    for container in state.containers:
+        if container not in current and container.remains and now >= container.seen_at + backoff.KEPT:
+            effects += remove_remains(container, now)
     return effects
 
 
@@ -255,6 +252,8 @@ def times(state: PodState) -> Iterator[float]:
 
 def _container_times(state: PodState, container: ContainerState) -> Iterator[float]:
     yield container.clean_at
+    if container.done and container.remains:
+        yield container.seen_at + backoff.KEPT
     if container.stage == WAITING or (container.stage == EXITED and restart_wanted(state, container)):
         yield container.retry_at
         yield container.seen_at + backoff.SHOW

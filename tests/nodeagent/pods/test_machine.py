@@ -6,6 +6,7 @@ import pytest
 
 from nodeagent.pods import effects as do
 from nodeagent.pods import events as did
+from nodeagent.pods.backoff import KEPT
 from nodeagent.pods.machine import IllegalStep, wake_at
 from nodeagent.pods.state import PULLING
 from podplane.v1.pod_pb2 import Pod
@@ -46,6 +47,27 @@ def test_init_containers_run_one_after_the_other_before_any_app() -> None:
     world.settle()
     assert world.alive == {"a0": 0}
     assert world.status.phase == "Running"
+
+
+def test_what_a_done_init_container_left_goes_later_and_with_the_pod_at_once() -> None:
+    for deleted in (False, True):
+        world = World(make_pod(init=2))
+        world.run()
+        world.exit("i0", 0)
+        world.settle()
+        world.exit("i1", 0)
+        world.settle()
+        assert "a0" in world.alive
+        world.pass_time(KEPT - 0.1)
+        assert not world.issued(do.RemoveContainer)
+        if deleted:
+            world.post(did.DeletionRequested(world.now, 0))
+            world.settle()
+        else:
+            world.pass_time(0.2)
+        removed = {effect.container for effect in world.issued(do.RemoveContainer)}
+        assert removed == ({"i0", "i1", "a0"} if deleted else {"i0", "i1"})
+        assert world.state.gone == deleted
 
 
 def test_the_second_app_starts_after_the_first_has_started() -> None:
