@@ -22,6 +22,7 @@ MASKED_PATHS = (
     "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
 )  # fmt: skip
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+_NOTHING_ALLOWED = {"defaultAction": "SCMP_ACT_ERRNO"}
 _DEVICES = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2))
 
 
@@ -243,7 +244,8 @@ def _linux(request: ContainerRequest, facts: Facts, seccomp: Filter) -> dict[str
         # Else the runtimes cut the root off from the node before they mount anything.
         made["rootfsPropagation"] = min(wanted, key=("rshared", "rslave").index)
     if seccomp.profile is not None and not asked.privileged:
-        made["seccomp"] = dict(seccomp.profile)
+        # crun takes the program in the profile's place. A runtime that did not would let nothing run at all.
+        made["seccomp"] = _NOTHING_ALLOWED if seccomp.compiled else dict(seccomp.profile)
     return made
 
 

@@ -86,8 +86,9 @@ def test_a_privileged_container_is_not_confined() -> None:
     assert "run.oci.seccomp_bpf_data" not in asked["annotations"]
     assert asked["process"]["noNewPrivileges"] is False
     assert len(asked["process"]["capabilities"]["bounding"]) == len(capabilities.ALL)
+    assert made(seccomp_filter=Filter({"x": 1}))["linux"]["seccomp"] == {"x": 1}
     confined = made(seccomp_filter=Filter({"x": 1}, "bytes"))
-    assert confined["linux"]["seccomp"] == {"x": 1}
+    assert confined["linux"]["seccomp"] == {"defaultAction": "SCMP_ACT_ERRNO"}, "who ignores the program runs nothing"
     assert confined["annotations"]["run.oci.seccomp_bpf_data"] == "bytes"
     assert confined["process"]["noNewPrivileges"] is True
 
