@@ -1,6 +1,6 @@
 """Opening paths of a container's or a volume's making without ever leaving its directory: openat2(2).
 
-A path that a container wrote may be a symlink to anywhere. open_in_root resolves it as a chroot would;
+A path that a container wrote may be a symlink to anywhere. read_in_root resolves it as a chroot would;
 open_beneath refuses to leave at all; open_child takes one name and no symlink. They fail with OSError (ELOOP, EXDEV:
 the path tries to leave; EAGAIN: somebody renames faster than the kernel can tell).
 """
@@ -51,12 +51,6 @@ def directory(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def open_in_root(root: Path, path: str, flags: int = os.O_RDONLY) -> int:
-    """Open `path` as if `root` were /: absolute symlinks and .. stay inside. The caller closes the descriptor."""
-    with directory(root) as fd:
-        return _openat2(fd, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-
-
 def open_beneath(root: int, path: str, flags: int, mode: int = 0) -> int:
     """Open a relative path below a directory descriptor, refusing every way out of it."""
     return _openat2(root, path, flags, mode, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
@@ -67,12 +61,19 @@ def open_child(parent: int, name: str, flags: int) -> int:
     return _openat2(parent, name, flags, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
 
 
-def read_in_root(root: Path, path: str, limit: int) -> str:
-    """The first `limit` bytes of a regular file inside a root; "" where there is none."""
+def read_in_root(root: int, path: str, limit: int) -> str:
+    """The first `limit` bytes of a file, as if the directory `root` were /; "" where there is none.
+
+    Absolute symlinks and .. stay inside.
+    """
     try:
         # O_NONBLOCK: a fifo in its place must not hang the agent.
-        fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
+        fd = _openat2(root, path, os.O_RDONLY | os.O_NONBLOCK, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
     except OSError:
         return ""
-    with os.fdopen(fd, "rb") as file:
-        return file.read(limit).decode(errors="replace")
+    try:
+        return os.read(fd, limit).decode(errors="replace")
+    except OSError:  # a directory, or a fifo that somebody writes to
+        return ""
+    finally:
+        os.close(fd)

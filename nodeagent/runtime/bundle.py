@@ -33,7 +33,7 @@ class Bundles:
     def make(self, request: ContainerRequest, image: Image) -> tuple[Record, str]:
         """Make everything that `create` needs; returns the record and the key of the seccomp filter."""
         files = Files(self._run, request.id)
-        files.persist.mkdir(mode=0o700, parents=True, exist_ok=True)
+        smallfiles.directories(files.bundle, files.persist, mode=0o700)
         log = logs.path(self._state, request)
         message = self._rootfs.scratch(request.id) / "termination-log"
         record = Record(request.id, request.cgroup, str(log),
@@ -41,7 +41,7 @@ class Bundles:
                         stop_signal(image.stop_signal), request.log_is_message)  # fmt: skip
         write_private(files.record, json.dumps(asdict(record)))
         self._records[request.id] = record
-        log.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        smallfiles.directories(*reversed(log.parents[:3]), mode=0o750)
         root = self._rootfs.mount(image, request.id)
         user = users.resolve(request.security, image.user, users.read_accounts(root.path))
         filter, key = self.filters.filter(request.security.seccomp, spec.capability_names(request, self._facts))
@@ -76,7 +76,6 @@ class Bundles:
     def _with_message(self, request: ContainerRequest, message: Path) -> ContainerRequest:
         if not request.termination_message_path:
             return request
-        message.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(message, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         os.fchmod(fd, 0o666)
         os.close(fd)

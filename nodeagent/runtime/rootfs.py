@@ -1,6 +1,6 @@
 """Root filesystems: an overlay of an image's layers, or a private copy-on-write overlay of the node's own root.
 
-Owns state/containers/<id>/{upper,work} (or the same below run, where the state directory cannot be an overlay's upper
+Owns state/containers/<id>/*-{upper,work} (or the same below run, where the state directory cannot be an overlay's upper
 layer) and the mount at run/containers/<id>/rootfs. The node's own root shows neither secrets nor keys nor the daemons'
 directories: each is covered by an empty read-only mount, which the OCI runtime makes inside the container's mount
 namespace. Never touches the lower layers. Fails with OSError.
@@ -18,9 +18,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nodeagent import syscalls
+from nodeagent import smallfiles, syscalls
 from nodeagent.runtime.image import HOST, Image
 from nodeagent.runtime.spec import Root, bind
+from nodeagent.sandbox.namespaces import is_mounted
 
 HIDDEN = ("/var/lib/podplane", "/etc/podplane", "/run/podplane", "/root", "/home")
 HIDDEN_FILES = ("/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-")
@@ -120,7 +121,7 @@ class Rootfs:
     def mount(self, image: Image, container: str) -> Root:
         """Mount a root filesystem; done again, finds it done."""
         point = self.point(container)
-        point.mkdir(mode=0o755, parents=True, exist_ok=True)
+        smallfiles.directories(point.parent, point, mode=0o755)
         if image.id == HOST:
             return self._host(point, container)
         lower = [self._layers / layer.partition(":")[2] for layer in reversed(image.layers)]
@@ -188,15 +189,14 @@ class Rootfs:
         ]
 
     def _writable(self, container: str, name: str) -> tuple[Path, Path]:
-        base = self.scratch(container) / name
-        upper, work = base / "u", base / "w"
-        for path in (upper, work):
-            path.mkdir(parents=True, exist_ok=True)
-        upper.chmod(0o755)
+        base = self.scratch(container)
+        upper, work = base / f"{name}-upper", base / f"{name}-work"
+        smallfiles.directories(base, upper, work)
+        os.chmod(upper, 0o755)
         return upper, work
 
     def _overlay(self, lower: Sequence[Path], writable: tuple[Path, Path], point: Path) -> None:
-        if os.path.ismount(point):
+        if is_mounted(point):
             return
         with contextlib.ExitStack() as stack:
             # The options are limited to a page; a descriptor's name is short, whatever the layers' paths are.

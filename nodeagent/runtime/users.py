@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodeagent.runtime.beneath import read_in_root
+from nodeagent.runtime.beneath import directory, read_in_root
 from nodeagent.runtime.spec import User
 from nodeagent.types import RuntimeFailure, Security
 
@@ -35,7 +35,8 @@ class _Account:
 
 def read_accounts(root: Path) -> Accounts:
     """Read both files inside a root filesystem, without following a link out of it."""
-    return Accounts(read_in_root(root, "etc/passwd", _LIMIT), read_in_root(root, "etc/group", _LIMIT))
+    with directory(root) as inside:
+        return Accounts(read_in_root(inside, "etc/passwd", _LIMIT), read_in_root(inside, "etc/group", _LIMIT))
 
 
 def _accounts(passwd: str) -> Iterator[_Account]:
