@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nodeagent.runtime import crun, selftest
+from nodeagent.runtime.allocation import spread
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.containers import ContainerRuntime, Deadlines
 from nodeagent.runtime.detection import RuntimeNotReady, facts, find_programs
@@ -39,7 +40,7 @@ async def open_runtime(
         programs = await find_programs(runtime, run, cgroups)
         rootfs = Rootfs(state, run, images.layers, hidden)
         pod_cgroups = PodCgroups(cgroups, conmon_cgroup.rpartition("/")[0])
-        await asyncio.to_thread(_prepare, run, rootfs, cgroups, conmon_cgroup)
+        await asyncio.to_thread(_prepare, state, run, rootfs, cgroups, conmon_cgroup)
         await asyncio.to_thread(pod_cgroups.open, pods)
         version = f"crun {programs.version}" if programs.kind == "crun" else None
         filters = await asyncio.to_thread(Filters, state, version)
@@ -62,7 +63,10 @@ async def open_runtime(
     return made
 
 
-def _prepare(run: Path, rootfs: Rootfs, cgroups: Cgroups, conmon_cgroup: str) -> None:
+def _prepare(state: Path, run: Path, rootfs: Rootfs, cgroups: Cgroups, conmon_cgroup: str) -> None:
+    for path in (state / "containers", state / "logs"):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spread(path)
     for path in (run, run / "containers", run / "exits", run / "oci", run / "attach"):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     rootfs.open()
