@@ -57,6 +57,8 @@ class Volumes:
 
     async def prepare(self, pod: Pod, objects: Objects) -> Mapping[str, Path]:
         """Make every volume; returns where each is. objects: (kind, namespace, name). Raises VolumeFailure."""
+        if not pod.spec.volumes:
+            return {}
         uid = pod.metadata.uid
         made = dict(await apart(lambda given_up: self._each(pod, objects, given_up), f"volumes-{uid[:8]}"))
         for volume in pod.spec.volumes:
@@ -72,6 +74,8 @@ class Volumes:
 
     async def update(self, pod: Pod, objects: Objects) -> None:
         """Bring changed objects into the files, each volume at once. One that fails keeps its files."""
+        if not any(map(payload.is_payload, pod.spec.volumes)):
+            return
         failures = await asyncio.to_thread(self._update, pod, objects)
         if failures:
             raise failures[0]
