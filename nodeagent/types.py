@@ -32,7 +32,7 @@ class SandboxRequest:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A sandbox that stands: pinned namespace files (None: the node's own), and the pod's shared mounts."""
+    """A sandbox that stands: pinned namespace files (None: the node's own), and the pod's shared memory."""
 
     pod_uid: str
     attempt: int
@@ -41,7 +41,6 @@ class Sandbox:
     uts: Path | None
     ipc: Path | None
     shm: Path | None
-    mqueue: Path | None
     pid: Path | None = None
     """None: each container has one of its own, or the node's."""
 

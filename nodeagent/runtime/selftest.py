@@ -29,7 +29,7 @@ class Runtime(Protocol):
 
 def request(cgroup: str) -> ContainerRequest:
     """A container that ends at once, in the node's own network."""
-    box = Sandbox("selftest", 0, None, None, None, None, None, None)
+    box = Sandbox("selftest", 0, None, None, None, None, None)
     return ContainerRequest(
         pod_uid="selftest", namespace="podplane", pod_name="selftest", name="runtime", attempt=0, image=HOST,
         command=("/bin/true",), args=(), env=(), working_dir="/", mounts=(), sandbox=box, resources=Resources(),

@@ -166,7 +166,7 @@ def _base_mounts(request: ContainerRequest) -> list[dict[str, Any]]:
         bind(box.shm, "/dev/shm", "bind", "rw", *safe)
         if box.shm
         else special("/dev/shm", "tmpfs", *safe, "mode=1777", "size=65536k"),
-        bind(box.mqueue, "/dev/mqueue", "bind", "rw", *safe) if box.mqueue else special("/dev/mqueue", "mqueue", *safe),
+        special("/dev/mqueue", "mqueue", *safe),  # the ipc namespace's
         special("/sys", "sysfs", *safe, writable),
         special("/sys/fs/cgroup", "cgroup", *safe, "relatime", writable),
     ]

@@ -2,8 +2,8 @@
 
     <directory>/net, uts, ipc    bind mounts of the namespaces: they live as long as these
     <directory>/shm              the pod's /dev/shm
-    <directory>/mqueue           the pod's /dev/mqueue
 
+The pod's message queues are its ipc namespace's: each container mounts them for itself.
 Everything blocks, and `enter` changes the calling thread for good: call it in a thread that ends afterwards.
 Raises OSError. Sources: namespaces(7), mq_overview(7).
 """
@@ -97,18 +97,17 @@ def _join(pin: Path, kind: int) -> None:
         os.close(fd)
 
 
-def mount_ipc(directory: Path) -> None:
-    """Mount the pod's shared memory and message queues; the calling thread is in the pod's ipc namespace."""
-    for name, fstype, data in (("shm", "tmpfs", f"mode=1777,size={_SHM_SIZE}"), ("mqueue", "mqueue", "")):
-        target = directory / name
-        target.mkdir(mode=0o755, exist_ok=True)
-        if not is_mounted(target):
-            syscalls.mount(name, target, fstype, _QUIET, data)
+def mount_shm(directory: Path) -> None:
+    """Mount the pod's shared memory."""
+    target = directory / "shm"
+    target.mkdir(mode=0o755, exist_ok=True)
+    if not is_mounted(target):
+        syscalls.mount("shm", target, "tmpfs", _QUIET, f"mode=1777,size={_SHM_SIZE}")
 
 
 def remove(directory: Path) -> None:
     """Remove the pins, the mounts and the directory, in whatever state they are."""
-    for name in (*NAMESPACES, "pid", "shm", "mqueue"):
+    for name in (*NAMESPACES, "pid", "shm", "mqueue"):  # the last one: of an earlier agent
         syscalls.unmount(directory / name)
     if not directory.exists():
         return

@@ -1,6 +1,6 @@
 """The sandboxes of a node: made, removed and found again by pod uid and attempt.
 
-    run/sandboxes/<uid>_<attempt>/{net,uts,ipc}, shm/, mqueue/     what stands (namespaces.py)
+    run/sandboxes/<uid>_<attempt>/{net,uts,ipc}, shm/     what stands (namespaces.py)
                                   pid, pause                       where the containers share their processes
                                   made                             written last: what was asked for
 
@@ -156,7 +156,7 @@ class Sandboxes:
         if "uts" in kinds:
             socket.sethostname(request.hostname)
         if "ipc" in kinds:
-            namespaces.mount_ipc(directory)
+            namespaces.mount_shm(directory)
         if "net" in kinds:
             self._attach(request, directory)
         for name, value in request.sysctls.items():
@@ -209,7 +209,7 @@ def _read(directory: Path) -> Sandbox | None:
     except (FileNotFoundError, ValueError):
         return None
     kinds = made["kinds"]
-    mounts = [*kinds, "shm", "mqueue"] if "ipc" in kinds else kinds
+    mounts = [*kinds, "shm"] if "ipc" in kinds else kinds
     if not all(namespaces.is_mounted(directory / name) for name in mounts):
         return None
     if processes.PIN in kinds and not processes.lives(directory):
@@ -220,7 +220,6 @@ def _read(directory: Path) -> Sandbox | None:
 def _sandbox(directory: Path, address: str | None, kinds: list[str]) -> Sandbox:
     pod_uid, _, attempt = directory.name.rpartition("_")
     own = {name: directory / name for name in kinds}
-    ipc = "ipc" in own
     return Sandbox(
         pod_uid=pod_uid,
         attempt=int(attempt),
@@ -228,7 +227,6 @@ def _sandbox(directory: Path, address: str | None, kinds: list[str]) -> Sandbox:
         net=own.get("net"),
         uts=own.get("uts"),
         ipc=own.get("ipc"),
-        shm=directory / "shm" if ipc else _NODE_SHM,
-        mqueue=directory / "mqueue" if ipc else None,
+        shm=directory / "shm" if "ipc" in own else _NODE_SHM,
         pid=own.get(processes.PIN),
     )

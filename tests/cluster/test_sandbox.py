@@ -30,6 +30,7 @@ spec:
         - |
           for ns in net uts ipc pid mnt; do readlink /proc/self/ns/$ns; done
           stat -c %d /dev/shm
+          touch /dev/mqueue/of-the-pod
           mkdir -p /tmp/www/cgi-bin; cat >/tmp/www/cgi-bin/php <<'CGI'
           #!/bin/sh
           printf 'Content-Type: text/plain\\n\\n'
@@ -43,6 +44,7 @@ spec:
         - |
           for ns in net uts ipc pid mnt; do readlink /proc/self/ns/$ns; done
           stat -c %d /dev/shm
+          until ls /dev/mqueue | grep .; do sleep 0.1; done
           mkdir -p /tmp/app; echo made by the application server >/tmp/app/answer
           exec busybox httpd -f -p 127.0.0.1:9000 -h /tmp/app
 """
@@ -57,12 +59,13 @@ def pair(api: Api) -> pod_pb2.Pod:
 
 def test_two_containers_share_net_uts_ipc_and_shm_but_not_pid_and_mount(api: Api, pair: pod_pb2.Pod) -> None:
     try:
-        web = eventually(lambda: _lines(api, "web"), what="log of web")
-        app = eventually(lambda: _lines(api, "app"), what="log of app")
+        web = eventually(lambda: _lines(api, "web", 6), what="log of web")
+        app = eventually(lambda: _lines(api, "app", 7), what="log of app")
         net, uts, ipc, pid, mount, shm = range(6)
         assert [web[index] for index in (net, uts, ipc, shm)] == [app[index] for index in (net, uts, ipc, shm)]
         assert web[pid] != app[pid]
         assert web[mount] != app[mount]
+        assert app[shm + 1] == "of-the-pod", "message queues are those of the pod's ipc namespace"
     finally:
         _remove(api, "pair")
 
@@ -122,9 +125,9 @@ def _remove(api: Api, name: str) -> None:
     api.gone(POD, name)
 
 
-def _lines(api: Api, container: str) -> list[str] | None:
+def _lines(api: Api, container: str, count: int) -> list[str] | None:
     lines = api.logs("pair", container=container).decode().splitlines()
-    return lines if len(lines) >= 6 else None
+    return lines if len(lines) >= count else None
 
 
 def _curl(cluster: Cluster, node: str, url: str) -> str:

@@ -20,7 +20,7 @@ from tests.nodeagent.pods.world import World, make_pod
 
 
 def reality(*found: ContainerFound) -> Reality:
-    box = Sandbox("uid-1", 2, "10.1.0.9", None, None, None, None, None)
+    box = Sandbox("uid-1", 2, "10.1.0.9", None, None, None, None)
     return Reality(sandboxes={"uid-1": [box]}, containers={"uid-1": list(found)})
 
 

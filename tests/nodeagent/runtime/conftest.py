@@ -43,7 +43,7 @@ class Node:
         return runtime
 
     def request(self, *command: str, name: str = "app", attempt: int = 0, **changes: object) -> ContainerRequest:
-        box = Sandbox("uid-1", 0, None, None, None, None, None, None)
+        box = Sandbox("uid-1", 0, None, None, None, None, None)
         asked = ContainerRequest(
             pod_uid="uid-1", namespace="default", pod_name="web", name=name, attempt=attempt, image="host",
             command=command, args=(), env=(), working_dir="", mounts=(), sandbox=box, resources=Resources(),

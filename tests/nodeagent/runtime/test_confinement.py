@@ -125,7 +125,7 @@ async def test_a_missing_profile_is_a_create_container_error(node: Node, runtime
 
 async def test_containers_of_a_pod_share_net_uts_and_ipc_only(node: Node, runtime: ContainerRuntime) -> None:
     space = Path("/proc/self/ns")
-    box = Sandbox("uid-1", 0, None, space / "net", space / "uts", space / "ipc", None, None)
+    box = Sandbox("uid-1", 0, None, space / "net", space / "uts", space / "ipc", None)
     own = {kind: os.readlink(space / kind) for kind in ("net", "uts", "ipc", "pid", "mnt")}
     script = "for n in net uts ipc pid mnt; do readlink /proc/self/ns/$n; done"
     # /proc/self is the runtime's own there; the test's namespaces are those of this process.

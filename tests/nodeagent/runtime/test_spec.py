@@ -19,7 +19,7 @@ from nodeagent.types import ContainerRequest, Mount, Resources, RuntimeFailure, 
 V1 = Facts(1, tuple(f"CAP_{name}" for name in capabilities.ALL))
 V2 = replace(V1, cgroup_version=2, swap_limit=True)
 IMAGE = Image("sha256:x", "x", entrypoint=("/entry",), cmd=("image-arg",), env=("PATH=/img", "A=1"), working_dir="/w")
-BOX = Sandbox("u", 0, "10.0.0.2", Path("/ns/net"), Path("/ns/uts"), Path("/ns/ipc"), Path("/s/shm"), Path("/s/mq"))
+BOX = Sandbox("u", 0, "10.0.0.2", Path("/ns/net"), Path("/ns/uts"), Path("/ns/ipc"), Path("/s/shm"))
 REQUEST = ContainerRequest(
     pod_uid="u", namespace="default", pod_name="p", name="c", attempt=0, image="sha256:x", command=(), args=(),
     env=(("A", "2"),), working_dir="", mounts=(), sandbox=BOX, resources=Resources(), security=Security(),
@@ -100,7 +100,6 @@ def test_mounts_are_parents_first_and_say_read_only() -> None:
     assert own[0]["options"] == ["rbind", "rprivate", "ro"]
     by_place = {item["destination"]: item for item in made()["mounts"]}
     assert by_place["/dev/shm"]["source"] == "/s/shm"
-    assert by_place["/dev/mqueue"]["source"] == "/s/mq"
 
 
 @pytest.mark.parametrize(

@@ -66,34 +66,16 @@ def test_what_a_pod_gets(world: World) -> None:
         assert a.net is not None
         assert a.uts is not None
         assert a.shm is not None
-        assert a.mqueue is not None
         assert inside(a.net, lambda: sysctl.read("net.ipv4.ip_unprivileged_port_start")) == "7"
         assert command(a.net, f"nsenter --uts={a.uts} hostname").strip() == "alpha"
         assert os.statvfs(a.shm).f_frsize * os.statvfs(a.shm).f_blocks == 64 * 1024 * 1024
         assert a.shm.stat().st_mode & 0o7777 == 0o1777
-        assert " - mqueue " in next(line for line in mountinfo() if f" {a.mqueue} " in line)
         eth0 = command(a.net, "ip -o -4 address show dev eth0")
         assert "10.77.1.2/24" in eth0
         assert f"mtu {network.uplink.mtu}" in command(a.net, "ip -o link show dev eth0")
         port = command(world.node, f"ip -o -d link show {host_link('pod-a', 0)}")
         assert f"master {BRIDGE}" in port
         assert "hairpin on" in port
-
-    on_node(world, scenario)
-
-
-def mountinfo() -> list[str]:
-    return Path("/proc/self/mountinfo").read_text().splitlines()
-
-
-def test_message_queues_are_the_pods_own(world: World) -> None:
-    async def scenario(sandboxes: Sandboxes, network: Network) -> None:
-        a, b = await sandboxes.create(A), await sandboxes.create(B)
-        assert a.mqueue is not None
-        assert b.mqueue is not None
-        (a.mqueue / "queue").touch()
-        assert [path.name for path in a.mqueue.iterdir()] == ["queue"]
-        assert list(b.mqueue.iterdir()) == []
 
     on_node(world, scenario)
 
@@ -150,7 +132,7 @@ def test_half_made_ones_can_be_removed(world: World, left: str) -> None:
         home = a.net.parent
         (home / "made").unlink()
         if left != "everything but the mark":
-            for name in ("uts", "ipc", "shm", "mqueue") + (("net",) if left == "directory" else ()):
+            for name in ("uts", "ipc", "shm") + (("net",) if left == "directory" else ()):
                 syscalls.umount2(home / name, syscalls.MNT_DETACH)
         await sandboxes.remove("pod-a", 0)
         await sandboxes.remove("pod-a", 0)
@@ -180,7 +162,7 @@ def test_a_pod_may_share_the_nodes_network_and_ipc(world: World) -> None:
         assert (net.net, net.uts) == (None, None)
         assert net.ipc is not None
         both = await sandboxes.create(SandboxRequest("host-both", 0, "x", None, host_network=True, host_ipc=True))
-        assert (both.net, both.uts, both.ipc, both.mqueue) == (None,) * 4
+        assert (both.net, both.uts, both.ipc) == (None,) * 3
         assert both.shm == Path("/dev/shm")
         assert await sandboxes.list() == [both, net]
 
