@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 import struct
 from functools import lru_cache
-from ipaddress import IPv4Address
 
 from nodeagent import netlink
 from nodeagent.netlink import Request
@@ -60,7 +59,7 @@ def request(family: int, step: Step) -> Request:
     if isinstance(step, PutReal):
         command, weight = (_NEW_DEST if step.is_new else _SET_DEST), step.weight
     address, port = step.target
-    values = (*_key(front), IPv4Address(address).packed, _PORT.pack(port))
+    values = (*_key(front), socket.inet_aton(address), _PORT.pack(port))
     body = _dest(command, front.protocol, bool(front.mark), weight).fill(*values)
     verb = "remove" if isinstance(step, DeleteReal) else f"weight {weight} for"
     return Request(family, 0, body, f"{verb} real server {address}:{port} of {front}")
@@ -69,7 +68,7 @@ def request(family: int, step: Step) -> Request:
 def _key(front: Front) -> tuple[bytes, ...]:
     if front.mark:
         return (_U32.pack(front.mark),)
-    return IPv4Address(front.address).packed, _PORT.pack(front.port)
+    return socket.inet_aton(front.address), _PORT.pack(front.port)
 
 
 def _key_attributes(protocol: str, is_mark: bool) -> list[tuple[str, object]]:

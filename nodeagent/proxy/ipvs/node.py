@@ -11,6 +11,7 @@ RulesUnavailable and OSError.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
@@ -74,6 +75,12 @@ def union(parts: Iterable[Part]) -> Union:
         made.elements.update(part.elements)
         made.chains.update(part.chains)
     return made
+
+
+@functools.lru_cache(maxsize=1)
+def _shared_digest(ranges: Ranges, others: frozenset[str]) -> int:
+    """Of what no part has. others: addresses that are left to the node's other links."""
+    return hash_of(table.base(ranges) + "".join(sorted(others)))
 
 
 class Node:
@@ -256,8 +263,8 @@ class Node:
     def _digest(self) -> str:
         """A number for the whole table."""
         assert self._ranges is not None
-        shared = sorted(self._others & self._uses.addresses.keys())
-        return hex(hash_of(table.base(self._ranges) + "".join(shared)) + self._uses.digest)
+        shared = frozenset(self._others & self._uses.addresses.keys())
+        return hex(_shared_digest(self._ranges, shared) + self._uses.digest)
 
     def _note(self) -> None:
         """Keep with the device what the table is and looks like, for a later look and for the next agent."""
