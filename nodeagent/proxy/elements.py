@@ -36,6 +36,15 @@ def container(name: str, key: str, value: str = "") -> Container:
     return Container(name, fields, value, f"type {' . '.join(map(_TYPES.__getitem__, fields))}{_TARGETS[value]};")
 
 
+def backends(name: str, protocol: str, *, addressed: bool) -> Container:
+    """A map of where a port is asked for, and a random slot → the endpoint. addressed: at an address, not any."""
+    # Only an expression has a random number's type; nft 1.0.6 wants the protocol of a port that it knows by expression.
+    asked = f"{protocol} dport . numgen random mod 65536"
+    key = ("ip", "port", "slot") if addressed else ("port", "slot")
+    declaration = f"typeof {f'ip daddr . {asked}' if addressed else asked} : ip daddr . {protocol} dport;"
+    return Container(name, key, "target", declaration)
+
+
 @dataclass(slots=True)
 class Changes:
     """Elements to delete and to add, each with the service that it is for, "" where that is not known."""

@@ -40,7 +40,7 @@ def listed(text: str) -> Listed:
         elif kind in ("set", "map"):
             for element in found.get("elem", ()):
                 key, value = element if kind == "map" else (element, None)
-                elements[found["name"], _key(key)] = _verdict(value) if value else "", _comment(key)
+                elements[found["name"], _key(key)] = _leads_to(value) if value else "", _comment(key)
     return Listed(elements, chains)
 
 
@@ -54,8 +54,11 @@ def _comment(found: Any) -> str:
     return str(found["elem"].get("comment", "")) if isinstance(found, dict) and "elem" in found else ""
 
 
-def _verdict(found: Mapping[str, Any]) -> str:
+def _leads_to(found: Mapping[str, Any]) -> str:
+    """A verdict, or an address and port."""
     [(verb, rest)] = found.items()
+    if verb == "concat":
+        return _key(found)
     return f"{verb} {rest['target']}" if rest else verb
 
 
@@ -139,7 +142,11 @@ def _met(made: Part, addresses: Collection[str], lengths: Mapping[str, int], way
     names = ["output" if way.source == NODE else "prerouting", "services"] if way.action == FORWARD else ["input"]
     place = " . ".join(filter(None, (way.address, way.port.protocol, str(way.number))))
     elements = {key: value for key, value in made.elements.items() if key[1] == place}
-    own = [verdict.removeprefix("goto ") for verdict, _ in elements.values() if verdict.startswith("goto port-")]
+    own = [
+        verdict.removeprefix("goto ")
+        for verdict, _ in elements.values()
+        if verdict.startswith(("goto port-", "goto forward_"))
+    ]
     yield from _chains({name: lengths[name] for name in names})
     if way.destination != NODE_PORT and way.address in addresses:
         yield from _addresses({way.address})

@@ -1,12 +1,13 @@
 """What IPVS is asked for, as values: virtual servers, their addresses, and the nftables side of each service. Pure.
 
     cluster address:port ─────────────────────────────► virtual server at that address    (internal endpoints)
-    node port, load balancer ─ chain of the port ─ DNAT ► the same one, where it has the endpoints that are asked for
-                                              └── mark ► a virtual server of that firewall mark, where a policy wants
+    node port, load balancer ──────────────────── DNAT ► the same one, where it has the endpoints that are asked for
+                            └─ chain of the port ─ mark ► a virtual server of that firewall mark, where a policy wants
                                                          others than the cluster address has
-    127.0.0.1:node port ───── chain of the port ─ DNAT ► an endpoint, by chance: IPVS sends nothing on from loopback
+    127.0.0.1:node port ───── slot, by chance ─── DNAT ► an endpoint: IPVS sends nothing on from loopback
 
-One virtual server for all ways to the same endpoints also makes session affinity hold whichever way a client asks.
+One virtual server for all ways to the same endpoints also makes session affinity hold whichever way a client asks. Only
+a policy of Local takes a chain of its own, and none names endpoints: so their change is one of elements at most.
 Owns names and marks. Never says what has changed. Cannot fail: services.py has refused what has no rule.
 """
 
@@ -24,6 +25,12 @@ DEVICE = "podplane-ipvs0"
 """Has the service addresses."""
 MARK_TAGS = {"tcp": 0xB1, "udp": 0xB2}
 """The low 13 bits of a mark of ours; bit 13 says "masquerade", and the bits above it are a port's own."""
+SLOTS = (*range(1, 17), 32, 64, 128, 256, 512, 1024)
+"""How many slots there may be by which localhost chooses an endpoint. Of more than 16 endpoints some have two slots, of
+more than 1024 some none."""
+PLAIN_SLOTS = 4
+"""So many or fewer, without affinity, are told by a set: the kernel follows all elements that lead to a chain when one
+is added."""
 _TAG_BITS = 0x1FFF
 _MARK_SHIFT = 14
 
@@ -111,7 +118,7 @@ def part(ports: Sequence[ServicePort], ranges: Ranges, scheduler: str, slots: Ma
     for port in ports:
         servers.update(_servers(port, scheduler, slots))
         elements.update(_elements(port))
-        if port.is_external and port.endpoints:
+        if port.is_external and port.endpoints and not _is_plain(port):
             chains[_chain(port)] = tuple(_external(port, ranges, slots))
     addresses = {port.cluster_ip for port in ports} | {item for port in ports for item in port.load_balancer_ips}
     return Part(servers, frozenset(addresses), elements, chains, digest_of(elements, chains))
@@ -144,7 +151,9 @@ def _marked_ways(port: ServicePort) -> list[tuple[bool, bool]]:
 
 
 def _elements(port: ServicePort) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
-    owner, chain, refuse = port.service, f"goto {_chain(port)}", "goto refuse"
+    owner, refuse, plain = port.service, "goto refuse", _is_plain(port)
+    chain = "" if plain else f"goto {_chain(port)}"
+    cluster = f"{port.cluster_ip} . {port.port}"
     here = f"{port.cluster_ip} . {port.protocol} . {port.port}"
     if port.internal:
         yield ("served", here), ("", owner)
@@ -154,25 +163,48 @@ def _elements(port: ServicePort) -> Iterator[tuple[tuple[str, str], tuple[str, s
         asked = f"{address} . {port.protocol} . {port.port}"
         if port.endpoints:
             yield ("served", asked), ("", owner)
-            yield ("balanced", asked), (chain, owner)
+            yield ("balanced", asked), ("goto forward_at" if plain else chain, owner)
+            if plain:
+                yield ("forwarded_at", asked), (cluster, owner)
         else:
             yield ("closed", asked), (refuse, owner)
     if port.node_port:
         number = f"{port.protocol} . {port.node_port}"
-        yield ("node_ports" if port.endpoints else "closed_ports", number), (chain if port.endpoints else refuse, owner)
+        if port.endpoints:
+            yield ("node_ports", number), ("goto forward_port" if plain else chain, owner)
+            if plain:
+                yield ("forwarded_ports", number), (cluster, owner)
+            yield from _loopback(port, number)
+        else:
+            yield ("closed_ports", number), (refuse, owner)
+
+
+def _is_plain(port: ServicePort) -> bool:
+    """Whether all who ask from outside are led to the cluster address."""
+    return not (port.external_local or port.internal_local)
+
+
+def _loopback(port: ServicePort, number: str) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+    """By which chance 127.0.0.1 leads to which endpoint."""
+    owner, count = port.service, len(port.endpoints)
+    size = next((size for size in SLOTS if size >= count), SLOTS[-1])
+    if size <= PLAIN_SLOTS and not port.affinity:
+        yield (f"loopback_{size}", number), ("", owner)
+    else:
+        yield ("loopback", number), (f"goto {'same' if port.affinity else 'any'}_{size}", owner)
+    for slot in range(size):
+        end = port.endpoints[slot % count]
+        yield (f"loopback_{port.protocol}", f"{port.node_port} . {slot}"), (f"{end.address} . {end.port}", owner)
 
 
 def _external(port: ServicePort, ranges: Ranges, slots: Mapping[str, int]) -> Iterator[str]:
-    """The port's chain, for the first packet of those who ask at a node port or a load balancer's address."""
+    """The chain of a port that is not plain, for the first packet of those who ask for it from outside."""
     nat = f"meta l4proto {port.protocol} dnat ip to"
     masquerade = f"meta mark set meta mark or {MASQUERADE_MARK:#x}"
     everywhere = f"{nat} {port.cluster_ip}:{port.port}"
-    yield f"ip daddr 127.0.0.0/8 {masquerade} {nat} {_by_chance(port)}"
+    yield "ip daddr 127.0.0.0/8 goto loopback"
     if not port.external_local:
-        if port.internal_local:
-            yield f"meta mark set {_mark(port, False, True, slots):#x} accept"
-        else:
-            yield f"{masquerade} {everywhere}"
+        yield f"meta mark set {_mark(port, False, True, slots):#x} accept"
         return
     for source, masqueraded in ((f"ip saddr {ranges.pod_cidr}", False), ("fib saddr type local", True)):
         if port.internal_local:
@@ -186,13 +218,6 @@ def _external(port: ServicePort, ranges: Ranges, slots: Mapping[str, int]) -> It
         yield everywhere
     else:
         yield f"meta mark set {_mark(port, True, False, slots):#x} accept"
-
-
-def _by_chance(port: ServicePort) -> str:
-    count = len(port.endpoints)
-    choice = f"jhash ip saddr mod {count}" if port.affinity else f"numgen random mod {count}"
-    table = ", ".join(f"{index} : {item.address} . {item.port}" for index, item in enumerate(port.endpoints))
-    return f"{choice} map {{ {table} }}"
 
 
 def host_ports(items: Iterable[HostPort]) -> Part:

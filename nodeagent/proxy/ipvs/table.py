@@ -1,7 +1,7 @@
 """The nftables side of the ipvs mode: one table of our own, and what changes in it, as values and in nft's words. Pure.
 
     from outside or a pod ► prerouting ─┬─ a cluster address, asked from outside the pods' range: mark
-    from the node itself  ► output ─────┴─ node port, load balancer, host port: to the port's chain (plan.py)
+    from the node itself  ► output ─────┴─ node port, load balancer, host port: DNAT, or to the port's chain
                                 │ routing: the service addresses are the dummy device's, and so the node's own
                                 ▼
                       own, input      what has no virtual server is refused or dropped; localhost is closed to others
@@ -19,13 +19,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
-from nodeagent.proxy.elements import Changes, Container, Value, container, spelled
-from nodeagent.proxy.ipvs.plan import Elements
+from nodeagent.proxy.elements import Changes, Container, Value, backends, container, spelled
+from nodeagent.proxy.ipvs.plan import PLAIN_SLOTS, SLOTS, Elements
 from nodeagent.proxy.mode import MASQUERADE_MARK, Ranges
 
 TABLE = "podplane-ipvs"
 
-_PORT, _AT = "proto port", "ip proto port"
+_PORT, _AT, _PROTOCOLS = "proto port", "ip proto port", ("tcp", "udp")
 CONTAINERS: Mapping[str, Container] = {
     made.name: made
     for made in (
@@ -35,6 +35,13 @@ CONTAINERS: Mapping[str, Container] = {
         container("closed_ports", _PORT, "verdict"),
         container("balanced", _AT, "verdict"),
         container("node_ports", _PORT, "verdict"),
+        # The cluster address and port of what has no chain of its own.
+        container("forwarded_at", _AT, "target"),
+        container("forwarded_ports", _PORT, "target"),
+        # Node ports on 127.0.0.1: how many slots they have, and where each leads.
+        *(container(f"loopback_{size}", _PORT) for size in range(1, PLAIN_SLOTS + 1)),
+        container("loopback", _PORT, "verdict"),
+        *(backends(f"loopback_{protocol}", protocol, addressed=False) for protocol in _PROTOCOLS),
         container("host_ports", _PORT, "verdict"),
         container("host_ports_at", _AT, "verdict"),
         container("themselves", "ip ip"),
@@ -69,17 +76,27 @@ def _themselves(pod_cidr: str) -> str:
 
 def chains(ranges: Ranges) -> Mapping[str, tuple[str, ...]]:
     mark = f"{MASQUERADE_MARK:#x}"
+    masquerade = f"meta mark set meta mark or {mark}"
     unmark = f"meta mark set meta mark and {~MASQUERADE_MARK & 0xFFFFFFFF:#x}"
     local = "ip daddr != @addresses fib daddr type local"
     return {
         "refuse": ("reject",),
         "services": (
-            f"ip saddr != {ranges.cluster_cidr} {_WHERE} @served meta mark set meta mark or {mark}",
+            f"ip saddr != {ranges.cluster_cidr} {_WHERE} @served {masquerade}",
             f"{_WHERE} vmap @balanced",
             f"{local} {_NUMBER} vmap @node_ports",
             f"{local} {_WHERE} vmap @host_ports_at",
             f"{local} {_NUMBER} vmap @host_ports",
         ),
+        "forward_at": (masquerade, *_dnat(f"{_WHERE} map @forwarded_at")),
+        "forward_port": ("ip daddr 127.0.0.0/8 goto loopback", masquerade, *_dnat(f"{_NUMBER} map @forwarded_ports")),
+        "loopback": (
+            masquerade,
+            *(f"{_NUMBER} @loopback_{size} goto any_{size}" for size in range(1, PLAIN_SLOTS + 1)),
+            f"{_NUMBER} vmap @loopback",
+        ),
+        **{f"any_{size}": _chosen(f"numgen random mod {size}") for size in SLOTS},
+        **{f"same_{size}": _chosen(f"jhash ip saddr mod {size}") for size in SLOTS},
         "prerouting": ("type nat hook prerouting priority -100;", "jump services"),
         "output": ("type nat hook output priority -100;", "jump services"),
         # The node's own packets meet IPVS at once (priority -98), and there may be a virtual server that only drains.
@@ -104,6 +121,15 @@ def chains(ranges: Ranges) -> Mapping[str, tuple[str, ...]]:
             "ip saddr . ip daddr @themselves masquerade fully-random",
         ),
     }
+
+
+def _dnat(where: str) -> tuple[str, ...]:
+    # nft 1.0.6 takes a port from a map only after the protocol.
+    return tuple(f"meta l4proto {protocol} dnat ip to {where}" for protocol in _PROTOCOLS)
+
+
+def _chosen(slot: str) -> tuple[str, ...]:
+    return tuple(f"meta l4proto {name} dnat ip to {name} dport . {slot} map @loopback_{name}" for name in _PROTOCOLS)
 
 
 @dataclass(frozen=True, slots=True)

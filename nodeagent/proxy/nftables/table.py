@@ -12,6 +12,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 
+from nodeagent.proxy import elements
 from nodeagent.proxy.elements import Container, container
 from nodeagent.proxy.mode import MASQUERADE_MARK, Ranges
 
@@ -28,15 +29,6 @@ _UNMARK = f"meta mark set meta mark and {~MASQUERADE_MARK & 0xFFFFFFFF:#x}"
 
 
 PROTOCOLS = ("tcp", "udp")
-
-
-def _backends(protocol: str, *, node: bool) -> Container:
-    """Where a port is asked for, and a random slot → the endpoint."""
-    # Only an expression has a random number's type; nft 1.0.6 wants the protocol of a port that it knows by expression.
-    asked = f"{protocol} dport . numgen random mod 65536"
-    key = ("port", "slot") if node else ("ip", "port", "slot")
-    declaration = f"typeof {asked if node else f'ip daddr . {asked}'} : ip daddr . {protocol} dport;"
-    return Container(backends(protocol, node=node), key, "target", declaration)
 
 
 @functools.cache
@@ -65,7 +57,11 @@ CONTAINERS: Mapping[str, Container] = {
         container("node-inside", "proto port", "verdict"),
         container("outside", "ip proto port", "verdict"),
         container("node-outside", "proto port", "verdict"),
-        *(_backends(protocol, node=node) for protocol in PROTOCOLS for node in (False, True)),
+        *(
+            elements.backends(backends(protocol, node=node), protocol, addressed=not node)
+            for protocol in PROTOCOLS
+            for node in (False, True)
+        ),
         # Ports without endpoints.
         container("refused", "ip proto port"),
         container("node-refused", "proto port"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from nodeagent.proxy.ipvs import table
 from nodeagent.proxy.ipvs.marks import Marks
 from nodeagent.proxy.ipvs.plan import Front, Part, Server, host_ports, mark_names, part, shares, spelled
@@ -11,7 +13,7 @@ from nodeagent.proxy.services import Endpoint, HostPort, ServicePort
 RANGES = Ranges("10.77.1.0/24", "10.77.0.0/16")
 HERE, THERE = Endpoint("10.77.1.2", 8080, local=True), Endpoint("10.77.2.9", 8080)
 WEB = ServicePort("default/web", "", "tcp", "10.96.0.10", 80, 30080, (HERE, THERE))
-AT = "10.96.0.10 . tcp . 80"
+AT, NUMBER = "10.96.0.10 . tcp . 80", "tcp . 30080"
 
 
 def made(port: ServicePort) -> Part:
@@ -27,8 +29,15 @@ def test_one_virtual_server_serves_the_cluster_address_and_the_node_port() -> No
     targets = frozenset({("10.77.1.2", 8080), ("10.77.2.9", 8080)})
     assert found.servers == {Front("tcp", "10.96.0.10", 80): Server("rr", 0, targets)}
     assert set(found.addresses) == {"10.96.0.10"}
-    assert set(found.elements) == {("served", AT), ("node_ports", "tcp . 30080")}
-    assert any("dnat ip to 10.96.0.10:80" in rule for rules in found.chains.values() for rule in rules)
+    assert found.elements == {
+        ("served", AT): ("", "default/web"),
+        ("node_ports", NUMBER): ("goto forward_port", "default/web"),
+        ("forwarded_ports", NUMBER): ("10.96.0.10 . 80", "default/web"),
+        ("loopback_2", NUMBER): ("", "default/web"),
+        ("loopback_tcp", "30080 . 0"): ("10.77.1.2 . 8080", "default/web"),
+        ("loopback_tcp", "30080 . 1"): ("10.77.2.9 . 8080", "default/web"),
+    }
+    assert found.chains == {}
 
 
 def test_other_endpoints_are_a_matter_of_virtual_servers_alone() -> None:
@@ -36,6 +45,33 @@ def test_other_endpoints_are_a_matter_of_virtual_servers_alone() -> None:
     before, after = made(inside), made(inside._replace(endpoints=(HERE,)))
     assert (before.elements, before.chains, before.digest) == (after.elements, after.chains, after.digest)
     assert before.servers != after.servers
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_no_chain_of_a_node_port_names_an_endpoint(local: bool) -> None:
+    port = WEB._replace(external_local=local, local_endpoints=(HERE,))
+    before, after = made(port), made(port._replace(endpoints=(HERE,)))
+    assert before.chains == after.chains
+    assert bool(before.chains) is local
+    update = table.Update(table.changes(before.elements, after.elements))
+    assert {name for _, (name, _) in update.changes.gone} == {"loopback_2", "loopback_tcp"}
+    assert [key for _, key, _ in update.changes.added] == [("loopback_1", NUMBER)]
+
+
+@pytest.mark.parametrize(("count", "slots"), [(1, 1), (5, 5), (16, 16), (17, 32), (1000, 1024), (1500, 1024)])
+@pytest.mark.parametrize("affinity", [0, 60])
+def test_localhost_chooses_among_slots_of_all_endpoints(count: int, slots: int, affinity: int) -> None:
+    ends = tuple(Endpoint(f"10.77.{number // 200 + 2}.{number % 200}", 8080) for number in range(count))
+    elements = made(WEB._replace(endpoints=ends, affinity=affinity)).elements
+    chosen = [elements["loopback_tcp", f"30080 . {slot}"][0] for slot in range(slots)]
+    assert sum(name == "loopback_tcp" for name, _ in elements) == slots
+    assert set(chosen) == {f"{end.address} . 8080" for end in ends[:1024]}
+    if affinity or count > 4:
+        kind = "same" if affinity else "any"
+        assert elements["loopback", NUMBER][0] == f"goto {kind}_{slots}"
+        assert f"{kind}_{slots}" in table.chains(RANGES)
+    else:
+        assert (f"loopback_{slots}", NUMBER) in elements
 
 
 def test_affinity_is_the_virtual_servers_own() -> None:
@@ -72,14 +108,17 @@ def test_host_ports_lead_by_address_where_they_have_one() -> None:
 
 def test_its_virtual_servers_and_elements_are_a_services_alone() -> None:
     found = {spelled(share) for share in shares(made(WEB))}
-    assert found == {"tcp 10.96.0.10:80", f"served {AT}", "node_ports tcp . 30080"}
+    ways = {f"{name} {NUMBER}" for name in ("node_ports", "forwarded_ports", "loopback_2")}
+    slots = {"loopback_tcp 30080 . 0", "loopback_tcp 30080 . 1"}
+    assert found == {"tcp 10.96.0.10:80", f"served {AT}", *ways, *slots}
 
 
 def test_an_update_writes_what_differs_and_takes_a_chain_after_what_leads_to_it() -> None:
-    before, after = made(WEB), made(WEB._replace(endpoints=()))
+    port = WEB._replace(external_local=True, local_endpoints=(HERE,))
+    before, after = made(port), made(port._replace(endpoints=(), local_endpoints=()))
     gone = before.chains.keys() - after.chains.keys()
     update = table.Update(table.changes(before.elements, after.elements), after.chains, gone)
     lines = update.text.splitlines()
-    assert [line.split()[0] for line in lines] == [*["delete"] * 2, *["add"] * 2, "flush", "delete"]
-    assert (update.count, update.is_plain) == (5, False)
+    assert [line.split()[0] for line in lines] == [*["delete"] * 4, *["add"] * 2, "flush", "delete"]
+    assert (update.count, update.is_plain) == (8, False)
     assert table.Update(table.changes(before.elements, before.elements)).count == 0
