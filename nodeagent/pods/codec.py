@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from nodeagent.pods.state import UP, ContainerState, Ended, Part, PodState, new_state
 from podplane.v1.pod_pb2 import Pod
 
 _OUTSIDE = frozenset({"pod", "history", "init", "apps", "sandbox", "volumes"})
-_PLAIN = tuple(f.name for f in dataclasses.fields(PodState) if f.name not in _OUTSIDE)
-_CONTAINER = tuple(f.name for f in dataclasses.fields(ContainerState))
-_PART = tuple(f.name for f in dataclasses.fields(Part))
-_ENDED = tuple(f.name for f in dataclasses.fields(Ended))
+_OF_SPEC = frozenset({"uid", "name", "image", "init", "sidecar", "waits_for_startup", "waits_for_readiness",
+                      "post_start", "pre_stop"})  # fmt: skip
+"""What new_state() takes from the spec, which may be another one by then: always written."""
+
+
+def _blank(kind: type[Any]) -> dict[str, Any]:
+    """Each field, with what it is where nothing has been done yet; what is equal to that is left out of a record."""
+    fields = [f for f in dataclasses.fields(kind) if f.name not in _OUTSIDE or kind is not PodState]
+    return {f.name: ... if f.name in _OF_SPEC else _default(f) for f in fields}
+
+
+def _default(found: dataclasses.Field[Any]) -> Any:
+    return found.default if found.default_factory is dataclasses.MISSING else found.default_factory()
+
+
+_PLAIN, _CONTAINER, _PART, _ENDED = map(_blank, (PodState, ContainerState, Part, Ended))
 
 Instances = tuple[tuple[str, int], ...]
 """Container and attempt of each."""
 
 
 def encode(state: PodState) -> dict[str, Any]:
-    """JSON-able, and whole but for the spec and the history."""
+    """JSON-able, and whole but for the spec and the history. What was not touched yet is left out."""
     return {
-        **{name: getattr(state, name) for name in _PLAIN},
+        **_fields(state, _PLAIN),
         "sandbox": _fields(state.sandbox, _PART),
         "volumes": _fields(state.volumes, _PART),
         "init": [_container(container) for container in state.init],
@@ -68,16 +81,16 @@ def begun(state: PodState) -> Instances:
 def _container(container: ContainerState) -> dict[str, Any]:
     found = _fields(container, _CONTAINER)
     for name in ("ended", "last"):
-        if found[name] is not None:
+        if name in found:
             found[name] = _fields(found[name], _ENDED)
     return found
 
 
-def _fields(thing: object, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: getattr(thing, name) for name in names}
+def _fields(thing: object, blank: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, default in blank.items() if (value := getattr(thing, name)) != default}
 
 
-def _set(thing: object, values: dict[str, Any], names: tuple[str, ...]) -> None:
+def _set(thing: object, values: dict[str, Any], names: Iterable[str]) -> None:
     for name in names:
         if name in values:
             setattr(thing, name, values[name])

@@ -206,7 +206,7 @@ async def test_nobody_is_told_of_a_start_that_is_not_on_the_disk(
 
     def sync(file: int) -> None:
         *_, (_, last) = frames(agent.paths.durable_journal.read_bytes())
-        if any(app["stage"] in UP for app in last["state"]["apps"]):
+        if any(app.get("stage") in UP for app in last["state"]["apps"]):
             slow.set()
             assert ready.wait(DEADLINE)
         real(file)
