@@ -48,22 +48,26 @@ class Cgroups:
             return cls(2, (next(iter(found)),))
         raise OSError(errno.ENOENT, "no cgroup filesystem is mounted")
 
-    def paths(self, cgroup: str) -> list[Path]:
+    def paths(self, cgroup: str) -> list[str]:
         """Where a cgroup is, one path a tree."""
-        return [tree / cgroup for tree in self.trees]
+        return [f"{tree}/{cgroup}" for tree in self.trees]
 
     def create(self, cgroup: str) -> None:
         """Make a cgroup in every tree; done again, finds it done."""
         for path in self.paths(cgroup):
-            if path.parent.name != "cpuset" and "cpuset" in path.parts:
-                _make_cpuset(path)
-            path.mkdir(parents=True, exist_ok=True)
+            if "/cpuset/" in path:
+                _make_cpuset(Path(path))
+            with contextlib.suppress(FileExistsError):
+                try:
+                    os.mkdir(path)
+                except FileNotFoundError:
+                    os.makedirs(path)
 
     def processes(self, cgroup: str) -> set[int]:
         """The processes in a cgroup and below it."""
         found: set[int] = set()
         for path in self.paths(cgroup):
-            for directory in [str(path), *_below(path)]:
+            for directory in [path, *_below(path)]:
                 with contextlib.suppress(OSError):
                     found.update(map(int, smallfiles.read(f"{directory}/cgroup.procs").split()))
         return found
@@ -71,14 +75,14 @@ class Cgroups:
     def enter(self, cgroup: str, pid: int) -> None:
         """Move a process into a cgroup. The first write after a quiet time waits for RCU: call it in a thread."""
         for path in self.paths(cgroup):
-            smallfiles.tell(path / "cgroup.procs", b"%d" % pid)
+            smallfiles.tell(f"{path}/cgroup.procs", b"%d" % pid)
 
     def kill(self, cgroup: str) -> set[int]:
         """Send SIGKILL to everything in a cgroup; returns whom: nobody, once it is empty."""
-        path = self.paths(cgroup)[0] / "cgroup.kill"
-        if self.version == 2 and path.exists():
+        whole = self.trees[0] / cgroup / "cgroup.kill"
+        if self.version == 2 and whole.exists():
             pids = self.processes(cgroup)
-            path.write_text("1")
+            whole.write_text("1")
             return pids
         return self._kill_each(cgroup)
 
@@ -101,7 +105,7 @@ class Cgroups:
             if not os.path.ismount(stray):
                 shutil.rmtree(stray / cgroup, ignore_errors=True)
         for path in self.paths(cgroup):
-            for directory in [*reversed(_below(path)), str(path)]:
+            for directory in [*reversed(_below(path)), path]:
                 gone = _remove(directory) and gone
         return gone
 
@@ -173,9 +177,9 @@ def _make_cpuset(path: Path) -> None:
                     smallfiles.tell(directory / name, smallfiles.read(directory.parent / name))
 
 
-def _below(path: Path) -> list[str]:
+def _below(path: str) -> list[str]:
     """Every cgroup below one, parents first. A directory of a cgroup tree has two links and one for each below it."""
-    found, left = [], [str(path)]
+    found, left = [], [path]
     while left:
         directory = left.pop()
         try:
@@ -203,8 +207,8 @@ def _remove(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def _frozen(paths: list[Path]) -> Iterator[None]:
-    freezers = [path / "freezer.state" for path in paths if (path / "freezer.state").exists()]
+def _frozen(paths: list[str]) -> Iterator[None]:
+    freezers = [path for path in (Path(each, "freezer.state") for each in paths) if path.exists()]
     for freezer in freezers:
         freezer.write_text("FROZEN")
     try:

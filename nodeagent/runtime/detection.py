@@ -83,7 +83,7 @@ def facts(cgroups: Cgroups, pids_limit: int, cgroup: str) -> Facts:
         capabilities=held,
         oom_score_floor=floor,
         open_files=min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1_048_576),
-        swap_limit=any((path / swap).exists() for path in cgroups.paths(cgroup)),
+        swap_limit=any(Path(path, swap).exists() for path in cgroups.paths(cgroup)),
         pids_limit=pids_limit,
         devices=tuple(_devices(Path("/dev"))),
     )

@@ -6,6 +6,7 @@ Fails with PoolExhausted where the range is full.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv4Network
 
@@ -14,6 +15,7 @@ class PoolExhausted(Exception):
     """Every address of the node's pod range is taken."""
 
 
+@functools.lru_cache(maxsize=8)
 def gateway(cidr: str) -> IPv4Address:
     """The bridge's address: the first of the range."""
     return IPv4Network(cidr)[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.containers import ContainerRuntime
 from nodeagent.runtime.limits import settings
@@ -52,7 +54,7 @@ async def test_a_containers_limits_are_the_kernels(node: Node, runtime: Containe
     assert found == wanted
     assert int(read(request.cgroup, "pids", "pids.max")) == runtime.facts.pids_limit
     await runtime.remove(request.id)
-    assert not any(path.exists() for path in Cgroups.detect().paths(request.cgroup))
+    assert not any(map(os.path.exists, Cgroups.detect().paths(request.cgroup)))
 
 
 async def test_a_fork_bomb_meets_the_pods_limit_and_its_neighbour_does_not(
