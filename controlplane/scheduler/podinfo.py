@@ -63,23 +63,31 @@ class PodInfo:
     created: float = 0.0
     finished: bool = False
     """Succeeded or Failed: it holds nothing of its node."""
+    generation: int = 0
+    """Of the spec that the shape was read from; 0: not known."""
 
     @property
     def key(self) -> str:
         return f"{self.namespace}/{self.name}"
 
 
-def read_pod(pod: pod_pb2.Pod) -> PodInfo:
-    """The pod's values. Raises ValueError where a quantity cannot be read (admission refuses such pods)."""
+def read_pod(pod: pod_pb2.Pod, known: PodInfo | None = None) -> PodInfo:
+    """The pod's values. Raises ValueError where a quantity cannot be read (admission refuses such pods).
+
+    known: those of earlier on. Most of what is heard of a pod is its status: then its shape is the same.
+    """
+    generation = pod.metadata.generation
+    same = known is not None and 0 < generation == known.generation and _group(pod) == known.shape.group
     return PodInfo(
         namespace=pod.metadata.namespace,
         name=pod.metadata.name,
         uid=pod.metadata.uid,
-        shape=_intern(read_shape(pod)),
+        shape=known.shape if known is not None and same else _intern(read_shape(pod)),
         node=pod.spec.nodeName,
         priority=pod.spec.priority,
         created=pod.metadata.creationTimestamp.seconds,
         finished=pod.status.phase in ("Succeeded", "Failed"),
+        generation=generation,
     )
 
 

@@ -95,7 +95,7 @@ class Scheduler:
             self._moved(Cause.ROOM)
 
     def _take_pod(self, message: pod_pb2.Pod) -> None:
-        pod = read_pod(message)
+        pod = read_pod(message, self._snapshot.pod(message.metadata.uid))
         if self._snapshot.set_pod(pod):
             self._moved(Cause.ROOM)
         ours = (message.spec.schedulerName or DEFAULT_SCHEDULER) == DEFAULT_SCHEDULER

@@ -57,6 +57,10 @@ class Snapshot:
         if self._nodes.pop(name, None) is not None:
             self._touch(name)
 
+    def pod(self, uid: str) -> PodInfo | None:
+        """What is known of a pod that counts on a node."""
+        return self._pods.get(uid)
+
     def set_pod(self, pod: PodInfo) -> bool:
         """A pod was added or changed; True where that freed something on a node."""
         known = self._pods.get(pod.uid)

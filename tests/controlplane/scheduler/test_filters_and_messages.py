@@ -82,6 +82,21 @@ CASES: dict[str, tuple[Edit, tuple[str, ...]]] = {
 }
 
 
+def test_a_shape_is_read_again_where_the_spec_or_the_labels_are_others() -> None:
+    pod = world.pod("p", cpu="1")
+    pod.metadata.generation = 1
+    known = read_pod(pod)
+    pod.status.phase, pod.spec.nodeName = "Running", "n"
+    again = read_pod(pod, known)
+    assert again.shape is known.shape
+    assert again.node == "n"
+    pod.metadata.labels["app"] = "web"
+    assert read_pod(pod, known).shape.group == ("labels", "default", "app=web")
+    pod.metadata.generation = 2
+    pod.spec.containers[0].resources.requests["cpu"] = "2"
+    assert read_pod(pod, known).shape.requests.cpu == 2000
+
+
 @pytest.mark.parametrize(("edit", "expected"), CASES.values(), ids=CASES.keys())
 def test_filters(edit: Edit, expected: tuple[str, ...]) -> None:
     pod, node = world.pod("p"), world.node("n")
