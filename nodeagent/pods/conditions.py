@@ -8,6 +8,7 @@ from nodeagent.pods.state import READY, RUNNING, ContainerState, PodState
 
 NOT_INITIALIZED = "ContainersNotInitialized"
 NOT_READY = "ContainersNotReady"
+SANDBOX_READY = "PodReadyToStartContainers"
 EVICTED = "Evicted"
 """A pod's reason after the node needed what it used."""
 
@@ -23,7 +24,7 @@ def observe(state: PodState, now: float) -> None:
 def conditions(state: PodState) -> Iterator[tuple[str, str, str, str]]:
     """(type, status, reason, message), in the kubelet's order. PodScheduled is the scheduler's and not here."""
     up = state.sandbox.stage == READY and not state.final
-    yield "PodReadyToStartContainers", _word(up), "", ""
+    yield SANDBOX_READY, _word(up), "", ""
     yield ("Initialized", *_initialized(state))
     not_ready = [container.name for container in (*state.sidecars, *state.apps) if not is_ready(container)]
     yield ("Ready", *_ready(state, not_ready))

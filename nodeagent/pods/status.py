@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from datetime import UTC, datetime
 
-from nodeagent.pods.conditions import conditions, is_ready, is_started
+from nodeagent.pods.conditions import SANDBOX_READY, conditions, is_ready, is_started
 from nodeagent.pods.state import EXITED, RUNNING, WAITING, ContainerState, Ended, PodState
 from podplane.qos import qos_class
 from podplane.times import stamp
@@ -40,11 +40,12 @@ def pod_status(state: PodState, host_ip: str) -> pod_pb2.PodStatus:
 
 
 def outline(status: pod_pb2.PodStatus) -> Hashable:
-    """What people wait for in it: two statuses of one outline differ in details only (addresses, ids, messages)."""
+    """What people wait for in it: two statuses of one outline differ in details only (addresses, ids, messages, and
+    whether there is a sandbox: a moment later a container says so too)."""
     return (
         status.phase,
         status.reason,
-        tuple((each.type, each.status, each.reason) for each in status.conditions),
+        tuple((each.type, each.status, each.reason) for each in status.conditions if each.type != SANDBOX_READY),
         tuple(map(_outline, (*status.initContainerStatuses, *status.containerStatuses))),
     )
 

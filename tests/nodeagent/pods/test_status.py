@@ -42,9 +42,8 @@ def test_what_changes_but_details_is_told_with_what_people_wait_for() -> None:
     world.settle()
     last = [list(found)[-1] for _, found in groupby(world.statuses, outline)]
     seen = [(shown(status), condition(status, "PodReadyToStartContainers")[0]) for status in last]
-    assert seen == [("Init:0/1", "False"), ("Init:0/1", "True"), ("Init:0/1", "True"), ("PodInitializing", "True"),
-                    ("Running", "True")]  # fmt: skip
-    assert last[2].initContainerStatuses[0].state.HasField("running")
+    assert seen == [("Init:0/1", "True"), ("Init:0/1", "True"), ("PodInitializing", "True"), ("Running", "True")]
+    assert last[1].initContainerStatuses[0].state.HasField("running")
     assert len(world.statuses) > len(last)
     last[-1].message, last[-1].podIP = "other words", "10.0.0.9"
     last[-1].containerStatuses[0].imageID = "sha256:0"
