@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from nodeagent import smallfiles, syscalls
+from nodeagent import syscalls
 from nodeagent.runtime import crun, inotify, spec
 from nodeagent.runtime.bundle import Bundles, write_private
 from nodeagent.runtime.cgroups import Cgroups
@@ -39,6 +39,7 @@ from nodeagent.runtime.pod_cgroups import PodCgroups
 from nodeagent.runtime.process import Completed, ProgramTimeout, run
 from nodeagent.runtime.record import Record, first_process
 from nodeagent.runtime.rootfs import Rootfs, remove_tree
+from nodeagent.runtime.settling import Settling
 from nodeagent.runtime.supervision import Supervision, Watched, living_conmon, read_exit
 from nodeagent.types import (
     ContainerExit,
@@ -83,13 +84,14 @@ class ContainerRuntime:
         self.filters = filters
         self.exit_directory = run / "exits"
         self._run, self._images, self._deadlines = run, images, deadlines
-        self._rootfs, self._conmon_cgroup = rootfs, conmon_cgroup
+        self._rootfs = rootfs
         self._bundles = Bundles(state, run, rootfs, filters, node)
         self._events = inotify.Inotify()
         self._supervision = Supervision(
             self.exit_directory, cgroups, self._events, self._ended, self._lost)  # fmt: skip
         self._launcher = Launcher(programs, sealed, self._events, deadlines.create)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._settling = Settling(cgroups, conmon_cgroup)
         self._paid = float("-inf")
 
     async def close(self) -> None:
@@ -97,6 +99,7 @@ class ContainerRuntime:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._settling.close()
         self._supervision.close()
         self._events.close()
         self._launcher.close()
@@ -311,13 +314,7 @@ class ContainerRuntime:
     async def _created(self, files: Files, record: Record, key: str) -> None:
         self._supervision.watch(self._watched(files, record), living_conmon(files))
         self._bundles.filters.learn(key, self.programs.root / files.id / "seccomp.bpf")
-        self._spawn(self._move_conmon(files), f"move conmon of {files.id}")
-
-    async def _move_conmon(self, files: Files) -> None:
-        # Off the way: the write may wait for RCU. Its memory and CPU are not the agent's.
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(smallfiles.read(files.conmon_pid))
-            await asyncio.to_thread(self.cgroups.enter, self._conmon_cgroup, pid)
+        self._settling.add(files)
 
     def _watched(self, files: Files, record: Record) -> Watched:
         message = Path(record.message) if record.message else None
@@ -381,6 +378,8 @@ class ContainerRuntime:
         uid, name, attempt = id.split("_")
         pidfd, end = living_conmon(files), None
         alive = pidfd is not None
+        if alive and not self._supervision.watches(id):
+            self._settling.add(files)
         if record is not None and (status is not None or files.exit.exists()):
             end = read_exit(self._watched(files, record), self.cgroups)
             if self._supervision.watches(id) and pidfd is not None:

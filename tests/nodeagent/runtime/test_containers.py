@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.runtime import logs
+from nodeagent.runtime import logs, settling
 from nodeagent.runtime.cgroups import Cgroups
 from nodeagent.runtime.containers import ContainerRuntime, Deadlines
 from nodeagent.runtime.detection import RuntimeNotReady
 from nodeagent.runtime.rotation import LogRotator
 from nodeagent.types import Mount, Resources, RuntimeFailure, Security
+from tests.support.waiting import eventually
 
 from .conftest import Node, ended, ran
 
@@ -158,6 +159,22 @@ async def test_a_container_whose_conmon_was_killed_is_killed_and_reported(
     end = await ended(runtime, request)
     assert end.code is None
     assert Cgroups.detect().processes(request.cgroup) == set()
+
+
+async def test_a_conmon_leaves_the_agents_cgroup_if_need_be_by_the_next_agent(
+    node: Node, runtime: ContainerRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = node.request("/bin/sleep", "1000")
+    await runtime.create(request)
+    await runtime.start(request.id)
+    conmon = int((node.run / "containers" / request.id / "conmon.pid").read_text())
+    where = f"{node.cgroup}/conmon"
+    assert conmon not in runtime.cgroups.processes(where)
+    await runtime.close()
+    monkeypatch.setattr(settling, "_AFTER", 0.1)
+    later = await node.open()
+    assert [found.id for found in await later.list()] == [request.id]
+    await asyncio.to_thread(eventually, lambda: conmon in later.cgroups.processes(where), what="the conmon to be moved")
 
 
 async def test_a_conmon_that_died_while_no_agent_ran_is_noticed(node: Node, runtime: ContainerRuntime) -> None:
