@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.rules.scale import RANGES, Services
-from nodeagent.proxy.mode import Mode, Step, Wanted
+from nodeagent.proxy.mode import Mode, Step, Wanted, differing
 from nodeagent.proxy.modes import KINDS, Kind
 
 
@@ -44,9 +44,7 @@ class Ours:
 
     async def prepare(self, services: Services) -> None:
         before, after = self._wanted.services, dict(services)
-        changed = [key for key, ports in after.items() if before.get(key) is not ports]
-        changed += [key for key in before if key not in after]
-        self._wanted = Wanted(RANGES, after, step=Step(before, changed))
+        self._wanted = Wanted(RANGES, after, step=Step(before, differing(before, after)))
 
     async def write(self) -> None:
         if refused := await self._mode.apply(self._wanted):

@@ -15,7 +15,7 @@ Modes are used by one task (sync.py), never concurrently; modes.py has the list 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,11 +47,15 @@ class Ranges:
     cluster_cidr: str
 
 
+Services = Mapping[str, tuple[ServicePort, ...]]
+"""By namespace/name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What led from the services that were wanted before to those that are now."""
 
-    before: Mapping[str, tuple[ServicePort, ...]]
+    before: Services
     changed: Collection[str]
     """Whose ports are others now, who came and went, and who is kept now or was."""
 
@@ -61,8 +65,8 @@ class Wanted:
     """All that a node should have in its kernel."""
 
     ranges: Ranges
-    services: Mapping[str, tuple[ServicePort, ...]] = field(default_factory=dict)
-    """By namespace/name, sorted by it. A service that has not changed has the same tuple as in the time before."""
+    services: Services = field(default_factory=dict)
+    """Sorted by name. A service that has not changed has the same tuple as in the time before."""
     kept: frozenset[str] = frozenset()
     """Services that nothing can be made of at present: what they have in the kernel stays."""
     host_ports: tuple[HostPort, ...] = ()
@@ -70,9 +74,44 @@ class Wanted:
     step: Step | None = field(default=None, repr=False, compare=False)
     """None: it is not known, all have to be compared."""
 
-    def changed_since(self, services: Mapping[str, tuple[ServicePort, ...]]) -> Collection[str] | None:
+    def changed_since(self, services: Services) -> Collection[str] | None:
         """Who is wanted otherwise than in services, which were wanted once; None: all have to be compared."""
         return self.step.changed if self.step is not None and self.step.before is services else None
+
+
+def differing(before: Services, after: Services) -> list[str]:
+    """Whose ports are others in after, and who is not there any more."""
+    had = before.get
+    return [key for key, ports in after.items() if had(key) is not ports] + [key for key in before if key not in after]
+
+
+class Last:
+    """What was wanted last, and who was refused then: by that a mode knows whom it has to look at."""
+
+    def __init__(self) -> None:
+        self._services: Services = {}
+        self._owed: frozenset[str] = frozenset()
+
+    def note(self, wanted: Wanted, refused: Iterable[str]) -> None:
+        """Wanted stands now, but for those who were refused."""
+        self._services, self._owed = wanted.services, frozenset(refused)
+
+    def told(self, wanted: Wanted) -> Collection[str] | None:
+        """Who is to have something else now, and who was refused; None: all have to be compared."""
+        changed = wanted.changed_since(self._services)
+        return None if changed is None else self._with_owed(changed)
+
+    def changed(self, wanted: Wanted, standing: Iterable[str]) -> Collection[str]:
+        """The same, found by comparing all where it is not told. standing: who has something."""
+        told = self.told(wanted)
+        if told is not None:
+            return told
+        changed = dict.fromkeys(differing(self._services, wanted.services))
+        return self._with_owed(changed | dict.fromkeys(key for key in standing if key not in wanted.services))
+
+    def _with_owed(self, changed: Collection[str]) -> Collection[str]:
+        # In one order always: of two who want the same, the first has it.
+        return sorted({*changed, *self._owed}) if self._owed else changed
 
 
 class Mode(Protocol):

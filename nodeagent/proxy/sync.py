@@ -24,7 +24,7 @@ from nodeagent.proxy.complaints import NO_HEALTH_CHECK, UNPROGRAMMED, Complaint,
 from nodeagent.proxy.desired import Asked, Desired, Desires, Key, Touched
 from nodeagent.proxy.health import HealthChecks
 from nodeagent.proxy.inspection import fill, remote
-from nodeagent.proxy.mode import Mode, Ranges, RulesRefused, RulesUnavailable, Wanted
+from nodeagent.proxy.mode import Mode, Ranges, RulesRefused, RulesUnavailable, Wanted, differing
 from nodeagent.proxy.obstacles import closed
 from nodeagent.proxy.reach import unreachable
 from nodeagent.proxy.runner import Outcome, Pace, Runner
@@ -298,10 +298,7 @@ class ProxySync:
         if refused or wanted.kept:
             after = {key: before.get(key, ()) if key in refused else ports for key, ports in after.items()}
             after |= {key: before[key] for key in wanted.kept if key in before}
-        if changed is None:
-            changed = {key for key, ports in after.items() if before.get(key) is not ports}
-            changed |= before.keys() - after.keys()
-        for key in changed:
+        for key in differing(before, after) if changed is None else changed:
             self._stale |= conntrack.stale(before.get(key, ()), after.get(key, ()))
         self._stale |= conntrack.stale_host_ports(self._standing_host_ports, wanted.host_ports)
         self._standing, self._standing_host_ports = after, wanted.host_ports

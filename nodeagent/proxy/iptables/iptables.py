@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from nodeagent.proxy.inspection import Inspection
@@ -18,7 +18,7 @@ from nodeagent.proxy.iptables.isolate import Entry, Isolator
 from nodeagent.proxy.iptables.kernel import Iptables, clean
 from nodeagent.proxy.iptables.rules import Part, part
 from nodeagent.proxy.iptables.text import parse
-from nodeagent.proxy.mode import Ranges, RulesUnavailable, Wanted
+from nodeagent.proxy.mode import Last, Ranges, RulesUnavailable, Wanted
 from nodeagent.proxy.obstacles import IPTABLES, LEGACY
 from nodeagent.proxy.services import ServicePort
 
@@ -56,10 +56,7 @@ class IptablesMode:
         self._standing = {key: Entry(None, item) for key, item in found.items()}
         self._assembly = Assembly()
         self._ranges: Ranges | None = None
-        self._services: Mapping[str, tuple[ServicePort, ...]] = {}
-        """What was wanted last."""
-        self._owed: frozenset[str] = frozenset()
-        """Who was refused then."""
+        self._last = Last()
         self._read_at = 0.0
 
     @property
@@ -78,16 +75,16 @@ class IptablesMode:
         ranges = wanted.ranges
         isolator = Isolator(self._iptables.apply, lambda trial: self._assembly.of(trial, ranges, wanted.host_ports))
         self._standing, refused = await isolator.apply(self._standing, entries)
-        self._ranges, self._services, self._owed = ranges, wanted.services, frozenset(refused)
+        self._ranges = ranges
+        self._last.note(wanted, refused)
         return refused
 
     def _entries(self, wanted: Wanted) -> dict[str, Entry]:
         """What services are to have: the very same entries where nothing has changed."""
         services, ranges = wanted.services, wanted.ranges
-        changed = wanted.changed_since(self._services) if ranges == self._ranges else None
-        asking = None if changed is None else {*changed, *self._owed}
-        if asking is not None and asking <= services.keys() and asking <= self._standing.keys():
-            return {**self._standing, **{key: Entry(services[key], part(services[key], ranges)) for key in asking}}
+        told = self._last.told(wanted) if ranges == self._ranges else None
+        if told is not None and all(key in services and key in self._standing for key in told):
+            return {**self._standing, **{key: Entry(services[key], part(services[key], ranges)) for key in told}}
         standing = self._standing if ranges == self._ranges else {}
         entries = {key: self._standing[key] for key in wanted.kept if key in self._standing}
         for key, ports in services.items():

@@ -25,7 +25,7 @@ from nodeagent.proxy.ipvs.marks import Marks
 from nodeagent.proxy.ipvs.node import Node
 from nodeagent.proxy.ipvs.plan import Part, host_ports, mark_names, part, shares, spelled
 from nodeagent.proxy.ipvs.spared import Spared
-from nodeagent.proxy.mode import Ranges, RulesRefused, RulesUnavailable, Wanted
+from nodeagent.proxy.mode import Last, Ranges, RulesRefused, RulesUnavailable, Wanted
 from nodeagent.proxy.services import HostPort, ServicePort
 from nodeagent.proxy.shares import Shares
 from podplane.files import replace
@@ -85,10 +85,7 @@ class IpvsMode:
         self._marks = Marks(_marks(saved))
         self._kept_marks = self._marks.given
         self._scheduler = scheduler
-        self._services: Mapping[str, tuple[ServicePort, ...]] = {}
-        """What was wanted last."""
-        self._owed: frozenset[str] = frozenset()
-        """Who was refused then."""
+        self._last = Last()
         self._standing: dict[str, Part] = {}
         self._host_ports: tuple[HostPort, ...] | None = None
         self._is_adopted = False
@@ -139,7 +136,7 @@ class IpvsMode:
         bad = refused | failed
         self._host_ports = None if HOST_PORTS in bad else wanted.host_ports
         self._ranges, self._standing, self._is_adopted = wanted.ranges, parts, True
-        self._services, self._owed = wanted.services, frozenset(bad)
+        self._last.note(wanted, bad)
         return bad
 
     async def _write(self, parts: dict[str, Part], changed: Collection[str], ranges: Ranges) -> dict[str, str]:
@@ -167,7 +164,7 @@ class IpvsMode:
         same = wanted.ranges == self._ranges
         services, kept = wanted.services, wanted.kept
         if same:
-            changed = self._changed(wanted)
+            changed: Collection[str] = {*self._last.changed(wanted, self._standing)} - {HOST_PORTS}
         else:
             changed = {**self._standing, **services}.keys()
             self._marks.keep(services.keys() | kept)
@@ -182,15 +179,6 @@ class IpvsMode:
         if not same or wanted.host_ports != self._host_ports or HOST_PORTS not in parts:
             parts[HOST_PORTS] = host_ports(wanted.host_ports)
         return parts, {*changed, HOST_PORTS}
-
-    def _changed(self, wanted: Wanted) -> Collection[str]:
-        """Who may have another part than before, those among them who were refused."""
-        changed = wanted.changed_since(self._services)
-        if changed is None:
-            had, services = self._services.get, wanted.services
-            changed = [key for key, ports in services.items() if had(key) is not ports]
-            changed += [key for key in self._standing if key not in services and key != HOST_PORTS]
-        return {*changed, *self._owed} - {HOST_PORTS}
 
     def _settle(self, parts: dict[str, Part], changed: Iterable[str], spared: Mapping[str, str]) -> dict[str, str]:
         """Let the first have what two want; the other keeps what it had, as who is spared does.

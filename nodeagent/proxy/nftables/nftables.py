@@ -7,13 +7,13 @@ nor how it gets into the kernel (kernel.py), where everything that blocks happen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from nodeagent.garbage import uncollected
 from nodeagent.proxy.changes import Changes, answering, deaf
 from nodeagent.proxy.inspection import Inspection
 from nodeagent.proxy.libnftables import Run, runner
-from nodeagent.proxy.mode import Ranges, RulesRefused, RulesUnavailable, Wanted
+from nodeagent.proxy.mode import Last, Ranges, RulesRefused, RulesUnavailable, Wanted
 from nodeagent.proxy.nftables import kernel
 from nodeagent.proxy.nftables.differences import HAIRPINS
 from nodeagent.proxy.nftables.kernel import Blamed, Table
@@ -55,10 +55,7 @@ class NftablesMode:
     def __init__(self, run: Run) -> None:
         self._changes: Changes | None = None
         self._table = Table(run, lambda: deaf(self._changes))
-        self._services: Mapping[str, tuple[ServicePort, ...]] = {}
-        """What was wanted last."""
-        self._owed: frozenset[str] = frozenset()
-        """Who was refused then."""
+        self._last = Last()
         self._host_ports: tuple[HostPort, ...] | None = None
         self._shares = Shares(places, lambda place: place.replace(" . ", " "))
 
@@ -93,7 +90,8 @@ class NftablesMode:
         except BaseException:
             self._shares.anew(self._table.parts)
             raise
-        self._services, self._owed, self._host_ports = wanted.services, frozenset(errors), wanted.host_ports
+        self._last.note(wanted, errors)
+        self._host_ports = wanted.host_ports
         return errors
 
     def _bring(self, delta: dict[str, Part | None], ranges: Ranges) -> dict[str, str]:
@@ -128,14 +126,8 @@ class NftablesMode:
     def _delta(self, wanted: Wanted) -> dict[str, Part | None]:
         """What takes the place of what services have. One that has not changed costs a comparison at most."""
         had, services = self._table.parts, wanted.services
-        changed = wanted.changed_since(self._services)
-        if changed is None:
-            asked = self._services.get
-            changed = [key for key, ports in services.items() if asked(key) is not ports]
-            changed += [key for key in had if key not in services]
-        # In one order: of two who want the same, the first has it.
-        asking = sorted({*changed, *self._owed}) if self._owed else changed
-        delta: dict[str, Part | None] = {key: part(services[key]) for key in asking if key in services}
+        changed = self._last.changed(wanted, had)
+        delta: dict[str, Part | None] = {key: part(services[key]) for key in changed if key in services}
         if self._host_ports != wanted.host_ports:
             delta[_HOST_PORTS] = host_part(wanted.host_ports)
         stays = {*wanted.kept, _HOST_PORTS, HAIRPINS}
