@@ -87,6 +87,9 @@ def _volumes(state: PodState, now: float) -> list[Effect]:
     volumes = state.volumes
     if volumes.stage != ABSENT or volumes.retry_at > now:
         return []
+    if not state.pod.spec.volumes:
+        volumes.stage = READY
+        return []
     volumes.stage, volumes.attempt = MAKING, volumes.attempt + 1
     return [PrepareVolumes()]
 

@@ -9,7 +9,7 @@ from typing import Any
 from nodeagent.pods.state import UP, ContainerState, Ended, Part, PodState, new_state
 from podplane.v1.pod_pb2 import Pod
 
-_OUTSIDE = frozenset({"pod", "history", "init", "apps", "sandbox", "volumes"})
+_OUTSIDE = frozenset({"pod", "qos", "history", "init", "apps", "sandbox", "volumes"})
 _OF_SPEC = frozenset({"uid", "name", "image", "init", "sidecar", "waits_for_startup", "waits_for_readiness",
                       "post_start", "pre_stop"})  # fmt: skip
 """What new_state() takes from the spec, which may be another one by then: always written."""

@@ -78,7 +78,7 @@ def sandbox(pod: Pod, attempt: int, hostname: str, address: str, cgroup: str) ->
 
 def pod_cgroup(root: str, state: PodState) -> str:
     """<root>/pod<uid> for a guaranteed pod, <root>/<qos>/pod<uid> for others: what is promised competes at the top."""
-    qos = qos_class(state.pod.spec)
+    qos = state.qos
     return f"{root}/pod{state.uid}" if qos == "Guaranteed" else f"{root}/{qos.lower()}/pod{state.uid}"
 
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from podplane.qos import qos_class
 from podplane.v1.container_pb2 import Container
 from podplane.v1.pod_pb2 import Pod
 
@@ -143,6 +144,8 @@ class PodState:
 
     pod: Pod
     uid: str
+    qos: str = ""
+    """The pod's quality of service, which it keeps."""
     init: list[ContainerState] = field(default_factory=list)
     apps: list[ContainerState] = field(default_factory=list)
     admitted: bool = False
@@ -215,6 +218,7 @@ def new_state(pod: Pod) -> PodState:
     return PodState(
         pod=pod,
         uid=pod.metadata.uid,
+        qos=qos_class(pod.spec),
         init=[_container(c, init=True) for c in pod.spec.initContainers],
         apps=[_container(c, init=False) for c in pod.spec.containers],
     )

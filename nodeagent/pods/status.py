@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable
 from datetime import UTC, datetime
 
 from nodeagent.pods.conditions import SANDBOX_READY, conditions, is_ready, is_started
 from nodeagent.pods.state import EXITED, RUNNING, WAITING, ContainerState, Ended, PodState
-from podplane.qos import qos_class
-from podplane.times import stamp
+from podplane import times
 from podplane.v1 import pod_pb2
 
 _POD_MESSAGES = 12 * 1024
+stamp = functools.lru_cache(maxsize=1024)(times.stamp)
+"""Every status repeats the moments of those before it."""
 
 
 def pod_status(state: PodState, host_ip: str) -> pod_pb2.PodStatus:
     """The pod's status now. Equal states give equal messages."""
-    status = pod_pb2.PodStatus(phase=phase(state), qosClass=qos_class(state.pod.spec))
+    status = pod_pb2.PodStatus(phase=phase(state), qosClass=state.qos)
     if state.reason and (state.final or state.stopping):
         status.reason, status.message = state.reason, state.message
     _conditions(state, status)

@@ -148,6 +148,8 @@ def _remove_volumes(state: PodState, now: float) -> list[Effect]:
     volumes = state.volumes
     if volumes.stage == MAKING:
         return []
+    if volumes.stage == READY and not volumes.attempt:  # a pod without any
+        volumes.stage = ABSENT
     if volumes.stage == READY or (volumes.stage == ABSENT and volumes.attempt):
         volumes.stage, volumes.retry_at = REMOVING, now
     if volumes.stage == REMOVING and 0.0 < volumes.retry_at <= now:

@@ -24,6 +24,19 @@ def test_a_pod_starts_its_sandbox_volumes_and_first_images_at_the_same_time() ->
     ]
 
 
+def test_a_pod_without_volumes_has_none_made_and_none_removed() -> None:
+    pod = make_pod()
+    del pod.spec.volumes[:]
+    world = World(pod)
+    world.run()
+    assert "a0" in world.alive
+    world.post(did.DeletionRequested(world.now, 0))
+    world.settle()
+    assert world.state.gone
+    assert not world.issued(do.PrepareVolumes)
+    assert not world.issued(do.RemoveVolumes)
+
+
 def test_an_address_that_came_with_the_admission_is_not_asked_for() -> None:
     world = World(make_pod())
     world.post(did.PodAdmitted(world.now, "10.0.0.9"))

@@ -18,6 +18,7 @@ def make_pod(apps: int = 1, init: int = 0, policy: str = "Always", *, image: str
     pod = Pod()
     pod.metadata.name, pod.metadata.namespace, pod.metadata.uid = "web", "default", "uid-1"
     pod.spec.restartPolicy = policy
+    pod.spec.volumes.add(name="scratch").emptyDir.SetInParent()
     for index in range(init):
         pod.spec.initContainers.add(name=f"i{index}", image=image)
     for index in range(apps):
