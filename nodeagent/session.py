@@ -22,7 +22,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from nodeagent.certificates import Identity
 from nodeagent.pods.outbox import Outbox
 from podplane.tls import CHANNEL_OPTIONS, node_channel_credentials
-from podplane.v1.session_pb2 import AgentFrame, ControlFrame, Digest, Heartbeat, Hello
+from podplane.v1.session_pb2 import AgentFrame, AgentFrames, ControlFrame, Digest, Heartbeat, Hello
 
 log = logging.getLogger(__name__)
 
@@ -139,10 +139,10 @@ class Session:
         while True:
             stamp = Timestamp()
             stamp.GetCurrentTime()
-            await self._write(call, AgentFrame(heartbeat=Heartbeat(sentAt=stamp)))
-            digest = self._receiver.digest()
-            if digest is not None:
-                await self._write(call, AgentFrame(digest=digest))
+            beat = AgentFrame(heartbeat=Heartbeat(sentAt=stamp))
+            if (digest := self._receiver.digest()) is not None:
+                beat = AgentFrame(batch=AgentFrames(frames=[beat, AgentFrame(digest=digest)]))
+            await self._write(call, beat)
             await asyncio.sleep(self._heartbeat)
 
     async def _listening(self) -> None:

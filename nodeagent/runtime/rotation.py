@@ -46,12 +46,19 @@ class LogRotator:
         """Look at every log once."""
         for id, log in logs:
             try:
-                if not log.exists() and log.with_name(f"{log.name}.1").exists():
-                    self._reopen(id)  # an agent was killed between the rename and its word to conmon
-                elif log.stat().st_size >= self._limit:
-                    rotate(log, self._keep)
-                    self._reopen(id)
+                self._look(id, log)
             except FileNotFoundError:
                 continue
             except OSError as error:
                 logger.warning("cannot rotate log %s: %s", log, error)
+
+    def _look(self, id: str, log: Path) -> None:
+        try:
+            if log.stat().st_size < self._limit:
+                return
+            rotate(log, self._keep)
+        except FileNotFoundError:
+            if not log.with_name(f"{log.name}.1").exists():
+                return
+            # An agent was killed between the rename and its word to conmon.
+        self._reopen(id)
