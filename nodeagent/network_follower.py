@@ -19,7 +19,7 @@ from nodeagent.sandbox.ipam import gateway
 from nodeagent.sandbox.network import Network
 from podplane.v1.node_pb2 import Node
 
-KEEP = 3.0
+KEEP = 5.0
 """Seconds between looks whether links, routes and settings still stand."""
 
 

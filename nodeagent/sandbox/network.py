@@ -129,16 +129,20 @@ class Network:
         if (asked := self._asked) is None:
             return
         before, known = self.problem, self.route_problems
-        self.problem = await asyncio.to_thread(self._configure, asked)
-        try:
-            self.route_problems = await asyncio.to_thread(self._set_routes)
-        except OSError as error:
-            self.route_problems = {"all": f"cannot set the routes to other nodes: {error}"}
+        self.problem, self.route_problems = await asyncio.to_thread(self._kept, asked)
         if self.problem is not None and self.problem != before:
             log.error("the pod network is not ready: %s", self.problem)
         for cidr, problem in self.route_problems.items():
             if known.get(cidr) != problem:
                 log.warning("cannot reach the pods of another node: %s", problem)
+
+    def _kept(self, asked: _Asked) -> tuple[str | None, dict[str, str]]:
+        """What is wrong with the network, and with routes to other nodes."""
+        problem = self._configure(asked)
+        try:
+            return problem, self._set_routes()
+        except OSError as error:
+            return problem, {"all": f"cannot set the routes to other nodes: {error}"}
 
     def _configure(self, asked: _Asked) -> str | None:
         try:
