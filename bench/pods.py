@@ -67,7 +67,11 @@ class Podplane:
         self.watch.wait(lambda event: event.object.metadata.name == name and event.type == "DELETED", 60)
 
     def processes(self) -> set[int]:
-        return self.cluster.container_pids()
+        return standing.family(lambda words: str(self.cluster.root) in words)
+
+    def is_at_rest(self) -> bool:
+        """Whether the init containers are gone with all that they had, which the agent leaves for later."""
+        return not any(Path(f"/proc/{self.agent}/root/run/podplane/containers").glob("*_init-0_*"))
 
     def close(self) -> None:
         self.phases.learn(self.watch.timed)
@@ -130,6 +134,7 @@ def _stand(runner: Peer, pods: int) -> Measured:
     processes = runner.processes()
     found = {"memory": standing.pss(standing.supervisors(processes)) / pods, "processes": len(processes) / pods}
     if isinstance(runner, Podplane):
+        eventually(runner.is_at_rest, 30, "what the starts have left to be cleared away")
         found |= {"agent": standing.pss([runner.agent]), "idle": standing.idle(runner.agent)}
     return found
 

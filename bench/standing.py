@@ -14,7 +14,8 @@ from pathlib import Path
 from devcluster.proc import pids
 
 SUPERVISORS = ("conmon", "containerd-shim")
-IDLE_SECONDS = 5.0
+IDLE_SECONDS = 15.0
+"""What an agent does by itself comes every 3, 5 and 10 seconds."""
 
 
 def pss(processes: Iterable[int]) -> float:

@@ -38,21 +38,22 @@ def inhabitants(holders: Sequence[Process]) -> list[Process]:
 
 
 def in_pods(prefix: str) -> set[int]:
-    """Pids of the processes in pods' cgroups below a root cgroup whose name begins with `prefix`."""
-    return {pid for pid in pids() if _in_pod(pid, prefix)}
+    """Pids of the processes of containers in pods' cgroups below a root cgroup whose name begins with `prefix`."""
+    return {pid for pid in pids() if "/pod" in _below(pid, prefix) and Process.of(pid) is not None}
 
 
-def _in_pod(pid: int, prefix: str) -> bool:
+def _below(pid: int, prefix: str) -> str:
+    """The cgroup of a process from `prefix` on; "" where it is in none below such a one."""
     try:
-        groups = Path(f"/proc/{pid}/cgroup").read_text()
+        groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return f"/{prefix}" in groups and "/pod" in groups and Process.of(pid) is not None
+        return ""
+    return next((found for line in groups if (found := line.partition(f":/{prefix}")[2])), "")
 
 
 def empty(prefix: str) -> None:
     """End all that is in the cgroups whose name begins with `prefix`, and remove them."""
-    while found := [process for pid in in_pods(prefix) if (process := Process.of(pid)) is not None]:
+    while found := [process for pid in pids() if _below(pid, prefix) and (process := Process.of(pid)) is not None]:
         kill(found)
     for top in Path("/sys/fs/cgroup").glob(f"*/{prefix}*"):
         for directory, _, _ in os.walk(top, topdown=False):
