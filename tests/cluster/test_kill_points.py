@@ -21,6 +21,7 @@ import pytest
 from devcluster.cluster import CHECKOUT, Cluster
 from devcluster.commands import run
 from nodeagent.pods import failpoints
+from nodeagent.pods.backoff import KEPT
 from podplane.kinds import CONFIG_MAP, POD, SECRET, SERVICE
 from podplane.v1 import pod_pb2
 from tests.cluster.conftest import MakeCluster, client
@@ -174,14 +175,15 @@ class Sweep:
 
         try:
             died = eventually(probe, SECONDS) == "dead"
-            # What an ended container left is cleared away after it is told how far the pod is.
-            return died or (not gone and self._dies_soon())
+            # What an ended container left is cleared away after it is told how far the pod is, or later still.
+            seconds = KEPT + 5 if point.startswith("remove-container") else 1.0
+            return died or (not gone and self._dies_within(seconds))
         except AssertionError:
             raise AssertionError(f"{point}: stuck; {self._api.find(POD, name)}; {self._words()}") from None
 
-    def _dies_soon(self) -> bool:
+    def _dies_within(self, seconds: float) -> bool:
         with contextlib.suppress(AssertionError):
-            return eventually(lambda: self._cluster.process(NODE) is None, 1.0)
+            return eventually(lambda: self._cluster.process(NODE) is None, seconds)
         return False
 
     def start(self, life: Life, point: str) -> bool:
