@@ -6,7 +6,6 @@ import pytest
 
 from nodeagent.pods import effects as do
 from nodeagent.pods import events as did
-from nodeagent.pods.backoff import KEPT
 from nodeagent.pods.machine import IllegalStep, wake_at
 from nodeagent.pods.state import PULLING
 from podplane.v1.pod_pb2 import Pod
@@ -47,40 +46,6 @@ def test_an_address_that_came_with_the_admission_is_not_asked_for() -> None:
     world.post(did.DeletionRequested(world.now, 0.0))
     world.settle()
     assert world.issued(do.ReleaseAddress) == [do.ReleaseAddress("10.0.0.9")]
-
-
-def test_init_containers_run_one_after_the_other_before_any_app() -> None:
-    world = World(make_pod(apps=1, init=2))
-    world.run()
-    assert world.alive == {"i0": 0}
-    world.exit("i0", 0)
-    world.settle()
-    assert world.alive == {"i1": 0}
-    world.exit("i1", 0)
-    world.settle()
-    assert world.alive == {"a0": 0}
-    assert world.status.phase == "Running"
-
-
-def test_what_a_done_init_container_left_goes_later_and_with_the_pod_at_once() -> None:
-    for deleted in (False, True):
-        world = World(make_pod(init=2))
-        world.run()
-        world.exit("i0", 0)
-        world.settle()
-        world.exit("i1", 0)
-        world.settle()
-        assert "a0" in world.alive
-        world.pass_time(KEPT - 0.1)
-        assert not world.issued(do.RemoveContainer)
-        if deleted:
-            world.post(did.DeletionRequested(world.now, 0))
-            world.settle()
-        else:
-            world.pass_time(0.2)
-        removed = {effect.container for effect in world.issued(do.RemoveContainer)}
-        assert removed == ({"i0", "i1", "a0"} if deleted else {"i0", "i1"})
-        assert world.state.gone == deleted
 
 
 def test_the_second_app_starts_after_the_first_has_started() -> None:
@@ -246,42 +211,6 @@ def test_the_reason_of_an_end_says_what_the_phase_does(code: int, oom: bool, rea
     world.settle()
     end = world.status.containerStatuses[0].state.terminated
     assert (end.reason, end.exitCode, world.status.phase) == (reason, code, phase)
-
-
-def test_a_failed_init_container_with_never_fails_the_pod_and_starts_no_app() -> None:
-    world = World(make_pod(init=2, policy="Never"))
-    world.run()
-    world.exit("i0", 7)
-    world.settle()
-    assert world.status.phase == "Failed"
-    assert not world.alive
-    assert not [e for e in world.issued(do.CreateContainer) if e.container != "i0"]
-    assert world.issued(do.RemoveSandbox)
-
-
-def test_a_failed_init_container_is_retried_with_back_off() -> None:
-    world = World(make_pod(init=1))
-    world.run()
-    world.exit("i0", 1)
-    world.settle()
-    world.exit("i0", 1)
-    world.settle()
-    assert not world.alive
-    world.pass_time(9)
-    assert not world.alive
-    world.pass_time(1.5)
-    assert world.alive == {"i0": 2}
-    assert world.status.phase == "Pending"
-
-
-def test_an_apps_restart_does_not_rerun_init_containers() -> None:
-    world = World(make_pod(init=1))
-    world.run()
-    world.exit("i0", 0)
-    world.settle()
-    world.exit("a0", 1)
-    world.settle()
-    assert [e.container for e in world.issued(do.StartContainer)] == ["i0", "a0", "a0"]
 
 
 def test_out_of_memory_is_shown_as_oom_killed() -> None:

@@ -27,10 +27,7 @@ def shown(status: PodStatus) -> str:
 def test_a_watch_sees_every_state_of_the_start_in_order() -> None:
     world = World(make_pod(init=2))
     world.run()
-    world.exit("i0", 0)
-    world.settle()
-    world.exit("i1", 0)
-    world.settle()
+    world.succeed("i0", "i1")
     seen = list(dict.fromkeys(map(shown, world.statuses)))
     assert seen == ["Init:0/2", "Init:1/2", "PodInitializing", "Running"]
 
